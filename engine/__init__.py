@@ -1,0 +1,1 @@
+"""The program that does the work: adapters, training, sampling, data and files. It knows nothing of the terminal."""
