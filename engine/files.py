@@ -41,7 +41,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on a clean exit it becomes `path`, taking the place of an old one."""
+    """Yield an empty temporary folder beside `path`; on a clean exit it becomes `path`, in place of an old one."""
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

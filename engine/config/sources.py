@@ -1,0 +1,158 @@
+"""From what the user wrote to a checked config: files, presets and `--set`, each value remembering where it came from.
+
+The order is: a field's default, the preset, the file, the command line. All mistakes of all are reported at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from engine.config.rules import rules
+from engine.config.schema import check, spell
+from engine.config.structs import KINDS, Job, Train
+from engine.errors import Problem, UserError
+
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+class Request:
+    """A config in the making: nested tables, and for every value the place it was written in."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self._origins: dict[str, str] = {}
+        self._problems: list[Problem] = []
+
+    def read(self, path: Path) -> None:
+        """Lay a TOML, YAML or JSON file over what is there. Raises UserError if it can't be read as one."""
+        self.lay(read_file(path), str(path))
+
+    def lay(self, table: dict[str, Any], origin: str) -> None:
+        """Lay nested tables over what is there; lists are replaced whole."""
+        self._lay(self.data, table, origin, "")
+
+    def _lay(self, target: dict, table: dict, origin: str, path: str) -> None:
+        for key, value in table.items():
+            place = f"{path}.{key}" if path else str(key)
+            if isinstance(value, dict) and isinstance(target.get(key), dict):
+                self._lay(target[key], value, origin, place)
+            else:
+                self._origins = {old: name for old, name in self._origins.items() if not _inside(old, place)}
+                self._origins[place] = origin
+                target[key] = _copy(value)
+
+    def set(self, assignment: str) -> None:
+        """Apply one `section.field=value`: a TOML value, else bare text. `dataset.subsets[0].repeats=4` works too."""
+        name, equals, text = assignment.partition("=")
+        steps = [int(index) if index else key for key, index in _STEP.findall(name.strip())]
+        if not equals or not steps or not isinstance(steps[0], str):
+            self._refuse(assignment, "section.field=value", "such as --set training.steps=500")
+            return
+        target: Any = self.data
+        for step, following in zip(steps, [*steps[1:], None], strict=True):
+            if isinstance(step, int) and not (isinstance(target, list) and step < len(target)):
+                self._refuse(assignment, "an index of the list that is there", f"{name} is not in it")
+                return
+            if isinstance(step, str) and not isinstance(target, dict):
+                self._refuse(assignment, "a table of fields on the way", f"`{step}` is not inside one")
+                return
+            if following is None:
+                target[step] = toml_value(text)
+            elif isinstance(target, dict):
+                target = target.setdefault(step, {})
+            else:
+                target = target[step]
+        self._origins[name.strip()] = "--set"
+
+    def _refuse(self, assignment: str, expected: str, advice: str) -> None:
+        self._problems.append(Problem(where="--set", expected=expected, found=spell(assignment), advice=advice))
+
+    def origin(self, field: str) -> str:
+        """The file or option that a field's value came from."""
+        while field:
+            if field in self._origins:
+                return self._origins[field]
+            field = field.rpartition("[")[0] if field.endswith("]") else field.rpartition(".")[0]
+        return next(iter(self._origins.values()), "command line")
+
+    def checked(self, kind: type[Train] | None = None) -> Job:
+        """The finished config. Raises UserError with every problem of fields and rules."""
+        problems = list(self._problems)
+        struct = kind or KINDS.get(self.data.get("kind", "train"))
+        if struct is None or self.data.get("kind", struct.__struct_config__.tag) != struct.__struct_config__.tag:
+            expected = f"one of {', '.join(KINDS)}" if kind is None else f"`{kind.__struct_config__.tag}`"
+            found = spell(self.data["kind"])
+            raise UserError(
+                [*problems, Problem(where=self.origin("kind"), field="kind", expected=expected, found=found)]
+            )
+        config, found = check(struct, self.data, self.origin)
+        problems += found
+        if config is not None:
+            problems += rules(config, self.origin)
+        if problems:
+            raise UserError(problems)
+        return config
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The nested tables of a TOML, YAML or JSON file, told apart by the suffix."""
+    formats = {".toml": _read_toml, ".json": json.loads, ".yaml": _read_yaml, ".yml": _read_yaml}
+    reader = formats.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(
+            Problem(where=str(path), expected="a .toml, .yaml or .json file", found=path.suffix or "no suffix")
+        )
+    try:
+        data = reader(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(
+            Problem(where=str(path), expected="a config file", found=error.strerror or str(error))
+        ) from None
+    except ValueError as error:
+        kind = path.suffix[1:].upper()
+        raise UserError(Problem(where=str(path), expected=f"well-formed {kind}", found=str(error))) from None
+    if not isinstance(data, dict):
+        raise UserError(Problem(where=str(path), expected="a table of fields", found=spell(data)))
+    return data
+
+
+def _read_toml(text: str) -> Any:
+    return tomllib.loads(text)
+
+
+def _read_yaml(text: str) -> Any:
+    """YAML, with `1e-4` a number as YAML 1.2 has it (PyYAML follows 1.1 and reads text)."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def toml_value(text: str) -> Any:
+    """What follows `=` in a `--set`: a TOML value where it is one, else the text itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if set(parsed) == {"value"} else text
+
+
+def _inside(field: str, place: str) -> bool:
+    return field == place or field.startswith((f"{place}.", f"{place}["))
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
