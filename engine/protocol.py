@@ -1,0 +1,219 @@
+"""What a job says and where it says it: typed events, one JSON line each, and the files of a job's directory.
+
+The journal is the only thing that a reader needs to follow a job, live or long after its end. Events are added, never
+given a new meaning. Light: neither torch nor textual.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+CONFIG, JOURNAL, STATUS, LOG = "config.toml", "events.jsonl", "status.json", "engine.log"
+CHECKPOINTS, SAMPLES = "checkpoints", "samples"
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes of a worker and of every command."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
+    """Base of all events."""
+
+    t: float = 0.0
+    """Seconds since 1970, set by the journal."""
+
+
+class Attempt(Event, frozen=True, tag="attempt"):
+    """A worker has taken the job up. A reader keeps, of each step, what the last attempt says."""
+
+    number: int
+    pid: int
+    host: str
+    boot_id: str
+    resumed_from: int = 0
+    """Step that the training state was taken from; 0: from the start."""
+    versions: dict[str, str] = {}
+    device: str = ""
+    threads: int = 0
+
+
+class Stage(Event, frozen=True, tag="stage"):
+    """The job has turned to something else: check, class-images, cache, train, sample, draw …"""
+
+    name: str
+    total: int = 0
+    unit: str = ""
+
+
+class Progress(Event, frozen=True, tag="progress"):
+    """How far the present stage has come."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class Notice(Event, frozen=True, tag="notice"):
+    """Something that the user should know and that stops nothing."""
+
+    text: str
+    where: str = ""
+
+
+class Refused(Event, frozen=True, tag="refused"):
+    """A mistake in the request or its images that stopped the job."""
+
+    where: str
+    field: str = ""
+    expected: str = ""
+    found: str = ""
+    advice: str = ""
+
+
+class PlanMade(Event, frozen=True, tag="plan"):
+    """The arithmetic of the run."""
+
+    text: str
+    steps: int
+    epochs: float
+    images: int
+    class_images: int = 0
+    trainable: int = 0
+    """Trainable numbers."""
+    modules: int = 0
+    base: str = ""
+
+
+class Step(Event, frozen=True, tag="step"):
+    """One optimizer step. Losses are means over the global batch; None stands for a value that is not finite."""
+
+    step: int
+    loss: float | None
+    instance: float | None = None
+    prior: float | None = None
+    grad_norm: float | None = None
+    lr: dict[str, float] = {}
+    seconds: float = 0.0
+
+
+class Validation(Event, frozen=True, tag="validation"):
+    """Loss under fixed noise and timesteps."""
+
+    step: int
+    loss: float | None
+    images: Literal["held-out", "training"]
+    count: int
+
+
+class Sample(Event, frozen=True, tag="sample"):
+    """A picture was drawn. `path` is relative to the job's directory where it lies inside."""
+
+    step: int
+    path: str
+    prompt: str
+    seed: int
+    index: int = 0
+
+
+class Checkpoint(Event, frozen=True, tag="checkpoint"):
+    """An adapter file and the training state that goes with it were written."""
+
+    step: int
+    adapter: str
+    state: str = ""
+
+
+class End(Event, frozen=True, tag="end"):
+    """The last event of an attempt that came to an end by itself."""
+
+    state: Literal["done", "stopped", "failed", "refused"]
+    code: int
+    cause: str = ""
+    advice: list[str] = []
+    step: int = 0
+    outputs: list[str] = []
+    seconds: float = 0.0
+
+
+AnyEvent = (
+    Attempt | Stage | Progress | Notice | Refused | PlanMade | Step | Validation | Sample | Checkpoint | End
+)  # fmt: skip
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AnyEvent)
+
+
+def encode(event: Event) -> bytes:
+    """One line of a journal, newline included. msgspec writes NaN and infinities as null, so the line is always JSON."""
+    return _encoder.encode(event) + b"\n"
+
+
+def decode(line: bytes) -> AnyEvent | None:
+    """Read one line; None for a line of a newer version or a damaged one."""
+    try:
+        return _decoder.decode(line)
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        return None
+
+
+class JournalReader:
+    """Reads the events of a journal as they are appended; a last line still being written waits for its newline."""
+
+    def __init__(self, path: Path, offset: int = 0):
+        self.path, self.offset = path, offset
+
+    def read(self) -> Iterator[AnyEvent]:
+        """Every event that has been completed since the last call."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    self.offset += len(line)
+                    event = decode(line)
+                    if event is not None:
+                        yield event
+        except FileNotFoundError:
+            return
+
+
+def finite(value: float) -> float | None:
+    """A number that JSON can carry, or None."""
+    return value if math.isfinite(value) else None
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """`status.json`: the last state of a job, replaced atomically; a summary for lists, never the truth about liveness."""
+
+    state: Literal["queued", "running", "done", "stopped", "failed", "refused"] = "queued"
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    host: str = ""
+    boot_id: str = ""
+    pid: int = 0
+    attempt: int = 0
+    started: float = 0.0
+    updated: float = 0.0
+    cause: str = ""
+
+    def to_bytes(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def read_status(directory: Path) -> Status:
+    """The status of a job; a default one where none was written yet."""
+    try:
+        return msgspec.json.decode((directory / STATUS).read_bytes(), type=Status)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return Status()
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    return msgspec.to_builtins(event)

@@ -1,0 +1,1 @@
+"""The training loop and its parts: objectives, chance, batches, optimizer, state, prior, validation."""
