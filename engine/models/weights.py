@@ -1,0 +1,122 @@
+"""A file of tensors, whatever its container: names, dtypes and shapes first, numbers only when asked for.
+
+`open_weights` reads a header without torch; `Weights.load` needs torch and maps the file, so that a checkpoint is held
+in memory once. The content decides how a file is read, not its suffix: a pickle named .safetensors goes through the
+safe reader all the same.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import Problem, UserError
+from engine.formats.container import TensorInfo, read_header
+from engine.models.pickles import StoredTensor, read_pickle
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The tensors of one file."""
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str] = field(default_factory=dict)
+    stored: Mapping[str, StoredTensor] | None = None
+    """Where the tensors lie, of a pickled file."""
+
+    def load(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors in the file's own dtypes, on the CPU; of `keys`, or all."""
+        wanted = self.tensors if keys is None else keys
+        return _load_safetensors(self.path, wanted) if self.stored is None else _load_pickled(self, wanted)
+
+
+def open_weights(path: Path) -> Weights:
+    """The tensors of a .safetensors, .ckpt, .pt, .pth or .bin file. Raises UserError for anything else."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            Problem(
+                where=str(path),
+                expected=f"a file of weights ({', '.join(SUFFIXES)})",
+                found=f"a {path.suffix or 'nameless'} file",
+                advice="choose a .safetensors or .ckpt file",
+            )
+        )
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise UserError(
+            Problem(where=str(path), expected="a readable file", found=found, advice="check the path")
+        ) from error
+    if start.startswith(PICKLED):
+        stored = _state_dict(read_pickle(path))
+        return Weights(path, {key: tensor.info for key, tensor in stored.items()}, stored=stored)
+    header = read_header(path)
+    return Weights(path, header.tensors, header.metadata)
+
+
+def _state_dict(content: Any) -> dict[str, StoredTensor]:
+    """The tensors of a checkpoint: those of its `state_dict`, or of itself; what else lies beside them is dropped."""
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    items = content.items() if isinstance(content, dict) else ()
+    return {key: value for key, value in items if isinstance(key, str) and isinstance(value, StoredTensor)}
+
+
+def _load_safetensors(path: Path, keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        for key in keys:
+            yield key, file.get_tensor(key)
+
+
+def _load_pickled(weights: Weights, keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    import torch
+
+    # a private mapping: writable, as torch wants its memory, without a way back into the file
+    with weights.path.open("rb") as file:
+        mapped = torch.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=torch.uint8)
+    for key in keys:
+        stored = weights.stored[key]
+        yield key, _view(stored, mapped)
+
+
+def _view(stored: StoredTensor, mapped: Tensor) -> Tensor:
+    """The tensor as a view of the mapped file (of its own bytes where the archive compressed them)."""
+    import torch
+
+    dtype = torch_dtypes()[stored.dtype]
+    storage = stored.storage
+    if storage.size == 0:
+        return torch.empty(stored.shape, dtype=dtype)
+    if storage.packed is not None:
+        flat = torch.frombuffer(bytearray(storage.packed), dtype=torch.uint8)[: storage.size]
+    else:
+        flat = mapped[storage.offset : storage.offset + storage.size]
+        if storage.offset % dtype.itemsize:
+            flat = flat.clone()
+    return flat.view(dtype)[stored.start :].as_strided(stored.shape, stored.stride)
+
+
+def torch_dtypes() -> dict[str, Any]:
+    """Names of dtypes in safetensors headers → torch's dtypes."""
+    import torch
+
+    return {
+        "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
+        "U32": torch.uint32, "I32": torch.int32, "U64": torch.uint64, "I64": torch.int64, "F16": torch.float16,
+        "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+    }  # fmt: skip
