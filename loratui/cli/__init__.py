@@ -1,0 +1,55 @@
+"""The command line: one module for each group of commands, gathered here.
+
+`loratui --help` and shell completion import all of these modules, so none may import anything slow at its top: typer
+and the standard library there, the rest inside the functions. Data goes to stdout, narration to stderr; exit codes are
+0 ok, 1 failed, 2 usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from loratui import __version__
+from loratui.cli import doctor
+
+# Without Rich: help is plain text, appears at once, and a `[section.field]` in it is not taken for markup.
+app = typer.Typer(name="loratui", rich_markup_mode=None, pretty_exceptions_enable=False)
+
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def loratui(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Low-rank adaptation (LoRA) of diffusion models, from the terminal."""
+    if version:
+        typer.echo(f"loratui {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line and exit. A mistake of the user's ends in its problems and code 2, never in a traceback."""
+    try:
+        try:
+            app(prog_name="loratui")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has gone. Python's own flush at exit would complain about it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        from engine.config import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        sys.exit(2)
