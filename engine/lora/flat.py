@@ -22,7 +22,7 @@ ALIGN = 32
 class FlatParameters:
     """Takes over the factors of `layers`, grouped by part. Downs of neighbours lie side by side, then their ups.
 
-    value, gradient: the parameters and their gradients, [size] float32. moment1, moment2: AdamW's. average: EMA or None.
+    value, gradient: parameters and their gradients, [size] float32. moment1, moment2: AdamW's. average: EMA or None.
     """
 
     def __init__(self, layers: Layers, compute: torch.dtype = torch.float32, average: bool = False):

@@ -1,0 +1,102 @@
+"""The training loop, top to bottom. It knows an objective, a denoiser and a flat buffer of parameters; no family, no
+file format and no dataset.
+
+A step is: for each micro-batch noise, predict, weigh, differentiate; then one update of the flat buffer. Nothing in a
+step waits for the device. What happens between steps (samples, validation, checkpoints) is the run's to say; after a
+step k it happens in that order, so a state of step k means that all of it was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from engine.config import Train
+from engine.lora.flat import FlatParameters
+from engine.models.base import Family
+from engine.training import schedule
+from engine.training.batches import Batch
+from engine.training.metrics import Metrics
+from engine.training.objectives import Objective, squared_error
+from engine.training.optimizer import FlatAdamW
+
+RATES = {"unet": "lr_unet", "text_encoder": "lr_text"}
+
+
+class Between(Protocol):
+    """What a run does between its steps."""
+
+    def begin(self, step: int) -> None:
+        """Before the first step of an attempt; `step` is the last one that was done, 0 for none."""
+
+    def after(self, step: int) -> None:
+        """After a step: raises Stopped, or samples, validates and saves when it is time."""
+
+
+@dataclass
+class Trainer:
+    """Everything that the loop works on."""
+
+    config: Train
+    family: Family
+    layers: list[nn.Module]
+    flat: FlatParameters
+    objective: Objective
+    optimizer: FlatAdamW
+    batches: Callable[[int, int], Batch]
+    metrics: Metrics
+    steps: int
+
+    def train(self, done: int, between: Between) -> None:
+        """Go from step `done` to the last one. Raises what `between` raises, and Diverged."""
+        warmup = schedule.warmup_steps(self.config, self.steps)
+        between.begin(done)
+        self.mode(True)
+        for step in range(done + 1, self.steps + 1):
+            factor = schedule.factor(self.config.schedule.kind, step, self.steps, warmup)
+            rates = {group: getattr(self.config.optimizer, RATES[group]) * factor for group in self.flat.groups}
+            self.optimizer.set_rates(rates)
+            losses = [self.accumulate(self.batches(step, micro)) for micro in range(self.config.training.accumulate)]
+            norm = self.optimizer.step()
+            self.metrics.add(step, torch.cat([torch.stack(losses).mean(0), norm.view(1)]), rates)
+            between.after(step)
+        self.metrics.flush()
+
+    def accumulate(self, batch: Batch) -> Tensor:
+        """Add the gradient of one micro-batch. Returns loss, instance loss and prior loss, [3], detached."""
+        errors = self.errors(batch)
+        instance = errors[: batch.instances].mean()
+        prior = errors[batch.instances :].mean() if len(errors) > batch.instances else torch.zeros_like(instance)
+        loss = instance + self.config.prior.weight * prior
+        scale = self.optimizer.scale.scale if self.optimizer.scale is not None else 1.0
+        (loss * (scale / self.config.training.accumulate)).backward()
+        return torch.stack([loss, instance, prior]).detach()
+
+    def errors(self, batch: Batch) -> Tensor:
+        """Weighted squared error of each image of a batch, [n] float32."""
+        noise = batch.noise
+        latents = batch.mean + batch.std * noise.posterior
+        noisy = self.objective.corrupt(latents, noise.noise, noise.timesteps)
+        prediction = self.family.predict(noisy.to(self.family.dtype), noise.timesteps, batch.conditioning())
+        target = self.objective.target(latents, noise.noise, noise.timesteps)
+        return squared_error(prediction, target) * self.objective.weight(noise.timesteps)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> float:
+        """Mean error over fixed batches, unweighted by timestep counts; dropout off, averaged parameters when there are."""
+        self.mode(False)
+        self.flat.exchange_average()
+        try:
+            return torch.cat([self.errors(batch) for batch in batches]).mean().item()
+        finally:
+            self.flat.exchange_average()
+            self.mode(True)
+
+    def mode(self, training: bool) -> None:
+        """Switch dropout. Only the low-rank layers have any."""
+        for layer in self.layers:
+            layer.train(training)
