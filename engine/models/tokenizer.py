@@ -1,0 +1,61 @@
+"""Tokenizers of CLIP text encoders: that of a diffusers folder, or CLIP's own for files that bring none.
+
+Both are one class of transformers, and both run offline. CLIP's vocabulary is rebuilt from its list of merges: the order
+of the entries is their id, so nothing here may be sorted.
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+MERGES = Path(__file__).parent / "clip" / "merges.txt.gz"
+WINDOW = 77
+"""Tokens that CLIP's text encoders read, the marks of begin and end included."""
+VOCABULARY = 49_408
+"""Entries: 256 bytes, 256 bytes that end a word, 48,894 merges and the two marks."""
+
+
+def byte_letters() -> list[str]:
+    """The letters that stand for single bytes, in the order of their ids.
+
+    Byte-level BPE (Radford et al. 2019) spells each byte as one printable letter: printable Latin-1 bytes as
+    themselves, and first; the 68 others as the letters from U+0100 on.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(code) for code in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """The tokenizer of OpenAI's CLIP, which every Stable Diffusion 1 file was trained with."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    merges = [tuple(line.split()) for line in gzip.decompress(MERGES.read_bytes()).decode().splitlines()]
+    letters = byte_letters()
+    entries = [*letters, *(letter + "</w>" for letter in letters), *(first + second for first, second in merges)]
+    entries += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {entry: number for number, entry in enumerate(entries)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=WINDOW)
+
+
+def folder_tokenizer(folder: Path, window: int) -> CLIPTokenizer:
+    """The tokenizer saved in `folder`, for a text encoder that reads `window` tokens. Raises UserError."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, model_max_length=window)
+    except Exception as error:  # the library raises what its parsers raise
+        raise UserError(
+            Problem(
+                where=str(folder),
+                expected="a CLIP tokenizer (tokenizer.json, or vocab.json and merges.txt)",
+                found=f"one that can't be read ({' '.join(str(error).split())[:200]})",
+                advice="copy or download the folder again",
+            )
+        ) from error
