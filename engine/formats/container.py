@@ -93,7 +93,7 @@ def _checked(path: Path, content: dict[str, Any], room: int) -> dict[str, Tensor
             ):
                 info = TensorInfo(dtype, tuple(shape))
             case _:
-                _refuse(path, f"{json.dumps(entry)[:80]} in place of dtype, shape and offsets", key)
+                _refuse(path, f"{shown(json.dumps(entry))} in place of dtype, shape and offsets", key)
         if end - begin != info.size:
             _refuse(path, f"{end - begin} bytes for a tensor of {info.size}", key)
         spans[key] = (begin, end, info)
@@ -120,7 +120,7 @@ def _checked(path: Path, content: dict[str, Any], room: int) -> dict[str, Tensor
 def _refuse(path: Path, found: str, key: str = "") -> NoReturn:
     advice = "the file is damaged: copy, download or write it again"
     raise UserError(
-        Problem(where=str(path), field=key, expected="a whole safetensors file", found=found, advice=advice)
+        Problem(where=str(path), field=shown(key), expected="a whole safetensors file", found=found, advice=advice)
     )
 
 
@@ -152,8 +152,14 @@ def pack_header(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) 
     return struct.pack("<Q", len(text)) + text
 
 
+def shown(text: str) -> str:
+    """Text out of a file as a terminal may see it: short, and without control characters."""
+    short = text if len(text) <= 100 else text[:99] + "…"
+    return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in short)
+
+
 def listed(names: Iterable[str], most: int = 3) -> str:
     """The first few of many names, and how many more there are."""
-    all_of_them = sorted(names)
-    more = len(all_of_them) - most
-    return ", ".join(all_of_them[:most]) + (f" and {more} more" if more > 0 else "")
+    ordered = sorted(names)
+    more = len(ordered) - most
+    return ", ".join(map(shown, ordered[:most])) + (f" and {more} more" if more > 0 else "")

@@ -27,6 +27,7 @@ def _kind(pattern: str, name: str, advice: str) -> Kind:
 
 
 _EXPORT = "export it in kohya's naming (lora_unet_….lora_down.weight) with the program that made it"
+_APART = "export the LoRA without them with the program that made it"
 _NOT_PLAIN = "read as a plain LoRA it would draw other pictures: train or export a plain LoRA"
 
 KINDS = (
@@ -39,17 +40,18 @@ KINDS = (
     _kind(r"\.on_input$", "scales of an IA3", _NOT_PLAIN),
     _kind(r"\.diff(_b)?$", "full-rank differences (diff)", _NOT_PLAIN),
     _kind(r"\.[wb]_norm$", "trained norms", _NOT_PLAIN),
-    _kind(r"^bundle_emb\.", "embeddings bundled with a LoRA", "take them out into a file of their own"),
+    _kind(r"^bundle_emb\.", "embeddings bundled with a LoRA", _APART),
     _kind(r"\.lora_[AB](\.|$)", "factors in PEFT's naming", _EXPORT),
     _kind(r"\.processor\..*lora\.|_lora\.(down|up)\.|\.lora(_linear_layer)?\.(down|up)\.",
           "factors in an old naming of diffusers", _EXPORT),
     _kind(r"^(unet|text_encoder):\d+:(up|down)$", "factors of cloneofsimo's lora", _EXPORT),
-    _kind(r"^<[^>]+>$", "learned tokens of cloneofsimo's lora", "take them out into a file of their own"),
+    _kind(r"^<[^>]+>$", "learned tokens of cloneofsimo's lora", _APART),
     _kind(r"^(emb_params|clip_[lg]|string_to_param\..*)$", "a textual inversion embedding",
           "it is used as a word of the prompt, not as an adapter"),
     _kind(r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.",
           "weights of a whole model", "name it as the base (model.base), not as an adapter"),
-    _kind(r"^(conv_in|conv_out|down_blocks|mid_block|up_blocks|time_embedding|text_model|encoder|decoder)\.",
+    _kind(r"^(conv_(in|out|norm_out)|(down|up)_blocks|mid_block|time_embedding|encoder|decoder|(post_)?quant_conv|"
+          r"text_model|embeddings|final_layer_norm)\.",
           "weights of a part of a diffusers model", "name its folder as the base (model.base), not as an adapter"),
 )  # fmt: skip
 """Specific marks before general ones."""

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import Problem, UserError
 from engine.files import replace_file
 from engine.formats import foreign
 from engine.formats.adapter import Adapter, Factors
-from engine.formats.container import Header, TensorInfo, file_order, listed, pack_header, read_header
+from engine.formats.container import Header, TensorInfo, file_order, listed, pack_header, read_header, shown
 from engine.formats.hashes import adapter_hashes
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -58,8 +58,7 @@ class _Findings:
     def stop(self) -> None:
         """Raise UserError if there is anything to say."""
         for (expected, advice), members in self.groups.items():
-            first = min(members)
-            found = members[first] if len(members) == 1 else f"{len(members)} others; {first} has {members[first]}"
+            found = members[min(members)] + (f" (the first of {len(members)} modules)" if len(members) > 1 else "")
             self.problems.append(
                 Problem(where=self.where, field=listed(members), expected=expected, found=found, advice=advice)
             )
@@ -82,12 +81,15 @@ def read(path: Path, names: Mapping[str, Target], shapes: Mapping[Target, Shape]
     plans = [plan for name in modules if (plan := _planned(name, modules[name], header, names, shapes, findings))]
     _check_targets(plans, findings)
     parts: dict[str, dict[str, Factors]] = {}
-    with safe_open(path, framework="pt") as file:
-        for plan in plans:
-            part, module = plan.target
-            factors = _loaded(plan, modules[plan.name], file.get_tensor, findings)
-            if factors:
-                parts.setdefault(part, {})[module] = factors
+    try:
+        with safe_open(path, framework="pt") as file:
+            for plan in plans:
+                part, module = plan.target
+                factors = _loaded(plan, modules[plan.name], file.get_tensor, findings)
+                if factors:
+                    parts.setdefault(part, {})[module] = factors
+    except SafetensorError as error:
+        findings.add("", "a safetensors file that the library can load", shown(str(error)), "write it again")
     findings.stop()
     return Adapter(parts, header.metadata)
 
@@ -169,7 +171,7 @@ def _other_base(header: Header) -> str:
     if not said and any(key.startswith("lora_te2_") for key in header.tensors):
         said = "SDXL, by the names of its second text encoder"
     name = header.metadata.get("ss_sd_model_name")
-    known = ", ".join(part for part in (said, name) if part)
+    known = ", ".join(shown(part) for part in (said, name) if part)
     return "choose the base that it was trained on" + (f" ({known})" if known else "")
 
 
