@@ -113,6 +113,11 @@ def test_the_hashes_are_written_and_old_ones_replaced(tmp_path: Path, adapter: A
     assert written["ss_output_name"] == "cat"
 
 
+def test_a_stale_modelspec_hash_is_dropped_with_nothing_in_its_place(tmp_path: Path, adapter: Adapter):
+    stale = Adapter(adapter.parts, {"modelspec.hash_sha256": "old"})
+    assert "modelspec.hash_sha256" not in kohya.write(tmp_path / "a.safetensors", stale, name, "fp16")
+
+
 @pytest.mark.parametrize("value", [1e5, float("nan")])
 def test_values_that_a_format_cannot_hold_name_their_module_and_write_nothing(tmp_path: Path, adapter, value: float):
     adapter.parts["unet"][CONV].up[0, 0] = value

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -65,6 +65,8 @@ prompts = (
 
 
 @given(st.lists(prompts, min_size=1).map("\n".join), st.lists(prompts).map("\n".join), st.text(min_size=1))
+@example("a cat", "", " spaced ")
+@example("a cat", "", 'quoted "twice"')
 def test_what_was_written_is_read_again(prompt: str, negative: str, model: str):
     found = read_parameters(parameters(replace(FACTS, prompt=prompt, negative=negative, model=model, adapters=())))
     assert (found["Prompt"], found["Negative prompt"], found["Model"]) == (prompt, negative, model)
