@@ -1,0 +1,197 @@
+"""The images of a run with everything that belongs to each: caption, bucket, repeats and where they came from.
+
+`build` reads a request's subsets, looks at every file and either gives a `Dataset` or raises one error with all
+problems. An `Item` keeps what belongs together in one frozen record, and nothing downstream ever pairs two lists up by
+position: that is how captions part from their images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from engine import draws
+from engine.config.structs import Dataset as Request
+from engine.data import captions as caption_files
+from engine.data import images
+from engine.data.buckets import Size
+from engine.data.captions import Caption, read_captions
+from engine.data.check import Facts, Progress, Rules, check, check_lengths
+from engine.data.folders import Folder, expand
+from engine.data.images import Colour
+from engine.data.notes import Note
+from engine.errors import Problem, UserError
+
+FEWEST_TO_HOLD_OUT = 20
+"""Of fewer images none is held back: each is missed more in training than a loss on one or two would tell."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of the dataset and how to use it. Width and height are the picture's own, upright, in pixels."""
+
+    path: Path
+    sha256: str
+    width: int
+    height: int
+    bucket: Size
+    caption: str
+    caption_source: str
+    repeats: int = 1
+    is_reg: bool = False
+    flip: bool = False
+    crops: int = 1
+    caption_dropout: float = 0.0
+    subset: int = 0
+    """Place in the request's list of subsets."""
+
+    def crop(self, index: int, bucket: Size, seed: int) -> tuple[float, float]:
+        """Where the crop with this index lies, as `images.fit` has it: the centre if there is but one, else drawn.
+
+        It is drawn from the content, so that an image keeps its crops when others come or go. A picture scaled to cover
+        has room along one side at most; along the other any place is the same, and is called the centre.
+        """
+        slack = self.width * bucket[1] - self.height * bucket[0]
+        if self.crops == 1 or slack == 0:
+            return 0.5, 0.5
+        place = draws.uniform(seed, "crop", self.sha256, index)
+        return (place, 0.5) if slack > 0 else (0.5, place)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One picture exactly as the model sees it: file content, shape, crop and mirroring. The unit of the latent cache.
+
+    Two are equal when their pixels are, wherever the file lies.
+    """
+
+    path: Path = field(compare=False)
+    sha256: str
+    bucket: Size
+    crop: tuple[float, float] = (0.5, 0.5)
+    flip: bool = False
+
+    def pixels(self, background: Colour) -> np.ndarray:
+        """float32 [3, height, width] in -1..1. UserError if the file has changed since it was checked."""
+        image = images.load_rgb(self.path, background, self.sha256)
+        return images.fit(image, *self.bucket, crop=self.crop, flip=self.flip)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a run trains on. `held_out` are instance images that training never sees."""
+
+    items: tuple[Item, ...]
+    class_items: tuple[Item, ...]
+    held_out: tuple[Item, ...]
+    notes: tuple[Note, ...]
+
+    def captions(self) -> list[str]:
+        """Every caption that a step can ask for, sorted; the empty one among them if captions are ever dropped."""
+        everything = (*self.items, *self.class_items, *self.held_out)
+        dropped = {""} if any(item.caption_dropout > 0 for item in everything) else set()
+        return sorted({item.caption for item in everything} | dropped)
+
+    def caption_sources(self) -> dict[str, int]:
+        """How many instance captions came from where, in order of precedence."""
+        everything = (*self.items, *self.held_out)
+        return caption_files.sources(Caption(item.caption, item.caption_source) for item in everything)
+
+
+def build(
+    request: Request,
+    *,
+    root: Path,
+    resolution: int,
+    step: int,
+    seed: int,
+    count_tokens: Callable[[str], int] | None = None,
+    token_limit: int = 75,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The dataset that a request describes; relative paths lie in `root`. UserError with every problem there is.
+
+    `resolution` is the training resolution in pixels and `step` what a bucket's sides are multiples of. With
+    `count_tokens`, captions of more than `token_limit` tokens get a note.
+    """
+    folders, notes, problems = expand(request.subsets, root)
+    captions = []
+    for folder in folders:
+        found, said, wrong = read_captions(folder)
+        captions.append(found)
+        notes += said
+        problems += wrong
+    background = images.colour(request.background)
+    rules = Rules(resolution, step, request.buckets, request.max_upscale, background)
+    report = check([path for folder in folders for path in folder.images], rules, progress)
+    if request.on_problem == "skip":
+        notes += [Note("left out", problem.where, problem.found) for problem in report.problems]
+    else:
+        problems += report.problems
+    if not problems:
+        problems = _nothing_left(folders, report.facts)
+    if problems:
+        raise UserError(problems)
+    items = [
+        _item(folder, report.facts[path], found[path])
+        for folder, found in zip(folders, captions, strict=True)
+        for path in folder.images
+        if path in report.facts
+    ]
+    notes += report.notes
+    if count_tokens:
+        notes += check_lengths(((item.path, item.caption) for item in items), count_tokens, token_limit)
+    training, held_out = hold_out([item for item in items if not item.is_reg], request.hold_out, seed)
+    class_items = tuple(item for item in items if item.is_reg)
+    return Dataset(training, class_items, held_out, tuple(notes))
+
+
+def hold_out(items: Sequence[Item], fraction: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Part the items into those to train on and those to measure the loss on, drawn from the seed.
+
+    Contents are drawn, not files: a copy of a held-out image does not stay behind in training. Both keep their order.
+    """
+    contents = list(dict.fromkeys(item.sha256 for item in items))
+    count = round(len(contents) * fraction)
+    if len(items) < FEWEST_TO_HOLD_OUT or count == 0:
+        return tuple(items), ()
+    drawn = {contents[i] for i in draws.shuffled(len(contents), seed, "hold out")[:count]}
+    return (
+        tuple(item for item in items if item.sha256 not in drawn),
+        tuple(item for item in items if item.sha256 in drawn),
+    )
+
+
+def _item(folder: Folder, facts: Facts, caption: Caption) -> Item:
+    return Item(
+        path=facts.path,
+        sha256=facts.sha256,
+        width=facts.width,
+        height=facts.height,
+        bucket=facts.bucket,
+        caption=caption.text,
+        caption_source=caption.source,
+        repeats=folder.repeats,
+        is_reg=folder.is_reg,
+        flip=folder.flip,
+        crops=folder.crops,
+        caption_dropout=folder.caption_dropout,
+        subset=folder.subset,
+    )
+
+
+def _nothing_left(folders: Sequence[Folder], facts: dict[Path, Facts]) -> list[Problem]:
+    if any(path in facts for folder in folders if not folder.is_reg for path in folder.images):
+        return []
+    return [
+        Problem(
+            where="the dataset",
+            field="dataset.subsets",
+            expected="at least one image to learn from",
+            found="class (regularization) images only" if facts else "no usable image",
+            advice="add a subset without is_reg",
+        )
+    ]
