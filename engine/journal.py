@@ -77,7 +77,8 @@ def summarise(status: protocol.Status, event: protocol.Event) -> None:
             status.state, status.cause = "running", ""
             status.attempt, status.pid, status.host, status.boot_id = event.number, event.pid, event.host, event.boot_id
             status.started = status.started or event.t
-            status.step = event.resumed_from
+        case protocol.Resumed():
+            status.step = event.step
         case protocol.Stage():
             status.stage = event.name
         case protocol.PlanMade():

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-
-def workspace() -> Path:
-    """LORATUI_WORKSPACE, by default ~/loratui: everything that is written lies in it."""
-    return Path(os.environ.get("LORATUI_WORKSPACE") or "~/loratui").expanduser().absolute()
+from engine.protocol import workspace
 
 
 def cache(*names: str) -> Path:

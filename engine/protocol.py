@@ -7,9 +7,10 @@ given a new meaning. Light: neither torch nor textual.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -18,6 +19,11 @@ CHECKPOINTS, SAMPLES = "checkpoints", "samples"
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes of a worker and of every command."""
+
+
+def workspace() -> Path:
+    """LORATUI_WORKSPACE, by default ~/loratui: everything that is written lies in it."""
+    return Path(os.environ.get("LORATUI_WORKSPACE") or "~/loratui").expanduser().absolute()
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
@@ -34,15 +40,17 @@ class Attempt(Event, frozen=True, tag="attempt"):
     pid: int
     host: str
     boot_id: str
-    resumed_from: int = 0
-    """Step that the training state was taken from; 0: from the start."""
     versions: dict[str, str] = {}
-    device: str = ""
-    threads: int = 0
+
+
+class Resumed(Event, frozen=True, tag="resumed"):
+    """The run goes on after this step, from a training state."""
+
+    step: int
 
 
 class Stage(Event, frozen=True, tag="stage"):
-    """The job has turned to something else: check, class-images, cache, train, sample, draw …"""
+    """The job has turned to something else: check, load, class-images, cache, train, draw."""
 
     name: str
     total: int = 0
@@ -82,10 +90,11 @@ class PlanMade(Event, frozen=True, tag="plan"):
     epochs: float
     images: int
     class_images: int = 0
-    trainable: int = 0
-    """Trainable numbers."""
     modules: int = 0
+    """Modules that are adapted."""
     base: str = ""
+    captions: dict[str, int] = {}
+    """Where the captions came from: source → images."""
 
 
 class Step(Event, frozen=True, tag="step"):
@@ -140,7 +149,7 @@ class End(Event, frozen=True, tag="end"):
 
 
 AnyEvent = (
-    Attempt | Stage | Progress | Notice | Refused | PlanMade | Step | Validation | Sample | Checkpoint | End
+    Attempt | Resumed | Stage | Progress | Notice | Refused | PlanMade | Step | Validation | Sample | Checkpoint | End
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
@@ -148,7 +157,7 @@ _decoder = msgspec.json.Decoder(AnyEvent)
 
 
 def encode(event: Event) -> bytes:
-    """One line of a journal, newline included. msgspec writes NaN and infinities as null, so the line is always JSON."""
+    """One line of a journal, newline included. NaN and infinities are written as null, so it is always JSON."""
     return _encoder.encode(event) + b"\n"
 
 
@@ -188,7 +197,7 @@ def finite(value: float) -> float | None:
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """`status.json`: the last state of a job, replaced atomically; a summary for lists, never the truth about liveness."""
+    """`status.json`: a summary of a job for lists, replaced atomically; never the truth about liveness."""
 
     state: Literal["queued", "running", "done", "stopped", "failed", "refused"] = "queued"
     stage: str = ""
@@ -213,7 +222,3 @@ def read_status(directory: Path) -> Status:
         return msgspec.json.decode((directory / STATUS).read_bytes(), type=Status)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         return Status()
-
-
-def to_json(event: Event) -> dict[str, Any]:
-    return msgspec.to_builtins(event)

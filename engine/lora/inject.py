@@ -69,7 +69,7 @@ def inject(
         for path, (rank, alpha) in paths.items():
             layer = wrap(parts[part].get_submodule(path), rank, alpha, dropout)
             layer.reset(torch.Generator().manual_seed(seed(f"{part}.{path}")))
-            _replace(parts[part], path, layer)
+            replace(parts[part], path, layer)
             layers.setdefault(part, {})[path] = layer
     return layers
 
@@ -78,9 +78,10 @@ def remove(parts: Mapping[str, nn.Module], layers: Layers) -> None:
     """Put the wrapped modules back in their places, as they were."""
     for part, paths in layers.items():
         for path, layer in paths.items():
-            _replace(parts[part], path, layer.base)
+            replace(parts[part], path, layer.base)
 
 
-def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
+def replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Set the submodule at a path."""
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, module)

@@ -21,6 +21,14 @@ class Noise:
     noise: Tensor
     timesteps: Tensor
 
+    @staticmethod
+    def concatenate(parts: list[Noise]) -> Noise:
+        return Noise(
+            torch.cat([part.posterior for part in parts]),
+            torch.cat([part.noise for part in parts]),
+            torch.cat([part.timesteps for part in parts]),
+        )
+
     def to(self, device: torch.device) -> Noise:
         return Noise(*(tensor.to(device, non_blocking=True) for tensor in (self.posterior, self.noise, self.timesteps)))
 

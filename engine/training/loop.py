@@ -8,7 +8,8 @@ step k it happens in that order, so a state of step k means that all of it was d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,8 +24,6 @@ from engine.training.batches import Batch
 from engine.training.metrics import Metrics
 from engine.training.objectives import Objective, squared_error
 from engine.training.optimizer import FlatAdamW
-
-RATES = {"unet": "lr_unet", "text_encoder": "lr_text"}
 
 
 class Between(Protocol):
@@ -58,13 +57,18 @@ class Trainer:
         self.mode(True)
         for step in range(done + 1, self.steps + 1):
             factor = schedule.factor(self.config.schedule.kind, step, self.steps, warmup)
-            rates = {group: getattr(self.config.optimizer, RATES[group]) * factor for group in self.flat.groups}
+            rates = {group: self.rate(group) * factor for group in self.flat.groups}
             self.optimizer.set_rates(rates)
             losses = [self.accumulate(self.batches(step, micro)) for micro in range(self.config.training.accumulate)]
             norm = self.optimizer.step()
             self.metrics.add(step, torch.cat([torch.stack(losses).mean(0), norm.view(1)]), rates)
             between.after(step)
         self.metrics.flush()
+
+    def rate(self, part: str) -> float:
+        """The full learning rate of a part's factors."""
+        settings = self.config.optimizer
+        return settings.lr_unet if part == self.family.denoiser else settings.lr_text
 
     def accumulate(self, batch: Batch) -> Tensor:
         """Add the gradient of one micro-batch. Returns loss, instance loss and prior loss, [3], detached."""
@@ -87,11 +91,17 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> float:
-        """Mean error over fixed batches, unweighted by timestep counts; dropout off, averaged parameters when there are."""
+        """Mean error over fixed batches."""
+        with self.resting():
+            return torch.cat([self.errors(batch) for batch in batches]).mean().item()
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Dropout off and averaged parameters, where there are any, in their place: the adapter as it will be used."""
         self.mode(False)
         self.flat.exchange_average()
         try:
-            return torch.cat([self.errors(batch) for batch in batches]).mean().item()
+            yield
         finally:
             self.flat.exchange_average()
             self.mode(True)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from engine import draws, files, paths
 from engine.config import Prior
+from engine.data.dataset import Item
 from engine.models.base import Family
 from engine.sampling import sampler
 
@@ -60,6 +61,25 @@ def draw_missing(
                 _save(image, target / f"{number:05d}.png")
         progress(numbers.stop)
     return target
+
+
+def items(folder: Path, prior: Prior, resolution: int) -> tuple[Item, ...]:
+    """The drawn images as class items of a dataset, in the order of their numbers."""
+    files_ = [folder / f"{number:05d}.png" for number in range(prior.images)]
+    return tuple(
+        Item(
+            path=path,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            width=resolution,
+            height=resolution,
+            bucket=(resolution, resolution),
+            caption=prior.prompt,
+            caption_source="prior.prompt",
+            is_reg=True,
+            subset=-1,
+        )
+        for path in files_
+    )
 
 
 def _request(prior: Prior, resolution: int, seed: int, number: int) -> sampler.Request:

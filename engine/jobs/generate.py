@@ -1,0 +1,108 @@
+"""The generation job: a base, adapters with their strengths, a prompt; out come PNG files that say how they were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine import protocol
+from engine.config import Generate, Problem, UserError
+from engine.context import Context
+from engine.formats import kohya
+from engine.formats.adapter import Adapter
+from engine.formats.pictures import UsedAdapter
+from engine.jobs import device
+from engine.lora.compose import apply, compose
+from engine.models.base import Family
+from engine.models.load import load_family
+from engine.sampling import sampler
+from engine.sampling.files import save_picture
+
+
+def run(config: Generate, context: Context) -> list[str]:
+    """Run the job. Returns the files that it made."""
+    place = device.choose(config.runtime)
+    device.set_threads(config.runtime)
+    context.stage("load")
+    family = load_family(
+        config.model.base,
+        vae=config.model.vae or None,
+        prediction=config.model.prediction,
+        dtype=place.dtype,
+        device=place.device,
+    )
+    context.notices(device.prepare(family, config.runtime, place))
+    adapters = [read_adapter(family, Path(use.path)) for use in config.adapters]
+    used = [
+        UsedAdapter(Path(use.path).stem, use.weight, adapter.metadata.get("sshs_model_hash", ""))
+        for use, adapter in zip(config.adapters, adapters, strict=True)
+    ]
+    apply(family.parts, compose(zip(adapters, (use.weight for use in config.adapters), strict=True)))
+    requests = pictures(config, family)
+    if context.dry_run:
+        return []
+    context.stage("draw", sum(request.steps for request in requests), "steps")
+    return [_draw(config, context, family, requests, index, used) for index in range(len(requests))]
+
+
+def _draw(
+    config: Generate,
+    context: Context,
+    family: Family,
+    requests: list[sampler.Request],
+    index: int,
+    used: list[UsedAdapter],
+) -> str:
+    """Draw one picture, alone in its batch, so that it does not depend on how many others were asked for."""
+    request = requests[index]
+    total = sum(request.steps for request in requests)
+    steps_done = iter(range(sum(request.steps for request in requests[:index]), total + 1))
+    image = sampler.draw(
+        family, [request], config.model.clip_skip, lambda: context.progress(next(steps_done, total), total)
+    )[0]
+    path = numbered(Path(config.picture.out), index, len(requests))
+    save_picture(path, image, request, family, config.model, config.adapters, used)
+    context.journal.emit(protocol.Sample(step=0, path=str(path), prompt=request.prompt, seed=request.seed, index=index))
+    return str(path)
+
+
+def read_adapter(family: Family, path: Path) -> Adapter:
+    """An adapter file whose modules are this base's. Raises UserError with everything that is wrong with it."""
+    shapes = {
+        (part, name): tuple(family.parts[part].get_submodule(name).weight.shape)
+        for part, name in family.kohya_names.values()
+    }
+    return kohya.read(path, family.kohya_names, shapes)
+
+
+def pictures(config: Generate, family: Family) -> list[sampler.Request]:
+    """The pictures that were asked for, seeds counted up from the first."""
+    asked = config.picture
+    width, height = (family.default_resolution if side == "auto" else side for side in (asked.width, asked.height))
+    for name, side in (("width", width), ("height", height)):
+        if side % family.size_step:
+            raise UserError(
+                Problem(
+                    where="picture",
+                    field=name,
+                    expected=f"a multiple of {family.size_step} pixels for {family.title}",
+                    found=str(side),
+                    advice=f"{max(1, round(side / family.size_step)) * family.size_step} is the nearest",
+                )
+            )
+    return [
+        sampler.Request(
+            prompt=asked.prompt,
+            negative=asked.negative,
+            seed=asked.seed + number,
+            width=width,
+            height=height,
+            steps=asked.steps,
+            guidance_scale=asked.guidance_scale,
+        )
+        for number in range(asked.count)
+    ]
+
+
+def numbered(out: Path, index: int, count: int) -> Path:
+    """Where a picture goes: `out` itself for a single one, else `out-0001` and so on beside it."""
+    return out if count == 1 else out.with_stem(f"{out.stem}-{index + 1:04d}")
