@@ -189,7 +189,7 @@ def _vae_mid(coder: str, rest: str) -> str | None:
 
 
 def text_config(shapes: Header) -> dict[str, Any]:
-    """The config of the CLIP text encoder whose keys (`text_name`'s) have these shapes. KeyError where one is missing."""
+    """The config of the text encoder whose keys, by `text_name`, have these shapes. KeyError where one is missing."""
     vocabulary, hidden = shapes["embeddings.token_embedding.weight"].shape
     return {
         "hidden_size": hidden,

@@ -1,7 +1,7 @@
 """Tokenizers of CLIP text encoders: that of a diffusers folder, or CLIP's own for files that bring none.
 
-Both are one class of transformers, and both run offline. CLIP's vocabulary is rebuilt from its list of merges: the order
-of the entries is their id, so nothing here may be sorted.
+Both are one class of transformers, and both run offline. CLIP's vocabulary is rebuilt from its list of merges: the
+order of the entries is their id, so nothing here may be sorted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def byte_letters() -> list[str]:
     return [chr(code) for code in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
-def clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer(window: int = WINDOW) -> CLIPTokenizer:
     """The tokenizer of OpenAI's CLIP, which every Stable Diffusion 1 file was trained with."""
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
@@ -41,21 +41,51 @@ def clip_tokenizer() -> CLIPTokenizer:
     entries = [*letters, *(letter + "</w>" for letter in letters), *(first + second for first, second in merges)]
     entries += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {entry: number for number, entry in enumerate(entries)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=WINDOW)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=window)
 
 
-def folder_tokenizer(folder: Path, window: int) -> CLIPTokenizer:
-    """The tokenizer saved in `folder`, for a text encoder that reads `window` tokens. Raises UserError."""
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """The files that make the tokenizer saved in `folder`: its own new form, or the old pair. Raises UserError."""
+    for names in (("tokenizer.json",), ("vocab.json", "merges.txt")):
+        files = tuple(folder / name for name in names)
+        if all(file.is_file() for file in files):
+            return files
+    raise UserError(
+        Problem(
+            where=str(folder),
+            expected="a CLIP tokenizer (tokenizer.json, or vocab.json and merges.txt)",
+            found="none",
+            advice="copy or download the folder again",
+        )
+    )
+
+
+def folder_tokenizer(folder: Path, window: int, vocabulary: int) -> CLIPTokenizer:
+    """The tokenizer saved in `folder`, for a text encoder that reads `window` tokens and knows `vocabulary` of them.
+
+    Raises UserError where it can't be read or names tokens that the encoder does not know.
+    """
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
+    tokenizer_files(folder)
     try:
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, model_max_length=window)
-    except Exception as error:  # the library raises what its parsers raise
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, model_max_length=window)
+    except Exception as error:  # the library raises whatever its parsers raise
         raise UserError(
             Problem(
                 where=str(folder),
-                expected="a CLIP tokenizer (tokenizer.json, or vocab.json and merges.txt)",
+                expected="a CLIP tokenizer",
                 found=f"one that can't be read ({' '.join(str(error).split())[:200]})",
                 advice="copy or download the folder again",
             )
         ) from error
+    if len(tokenizer) > vocabulary:
+        raise UserError(
+            Problem(
+                where=str(folder),
+                expected=f"at most {vocabulary} tokens, which the text encoder knows",
+                found=f"{len(tokenizer)}",
+                advice="tokenizer and text encoder do not belong together: copy or download the folder again",
+            )
+        )
+    return tokenizer

@@ -1,0 +1,124 @@
+"""Modules from components: made without memory, then given their weights one by one in the wanted precision.
+
+A tensor is copied out of its file straight onto the device: a file is not held twice, and may be replaced while a run
+goes on. Every name must find its place with its shape, and every place its tensor; all that do not are reported
+together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import Problem, UserError
+from engine.formats.container import listed
+from engine.models.base import freeze
+from engine.models.ldm import ATTENTION
+from engine.models.source import Component
+
+
+def build(part: str, component: Component, field: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
+    """The frozen module of a component: part is unet, vae or text_encoder. Raises UserError where weights don't fit."""
+    with torch.device("meta"):
+        try:
+            module = _MAKERS[part](component.config)
+        except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+            raise UserError(
+                Problem(
+                    where=str(component.origin),
+                    field=field,
+                    expected=f"a config of a {part}",
+                    found=f"one that makes none ({' '.join(str(error).split())[:200]})",
+                    advice="copy or download it again",
+                )
+            ) from error
+    places = module.state_dict()
+    state: dict[str, Tensor] = {}
+    strangers: list[str] = []
+    misfits: list[str] = []
+    for spelled, tensor in component.read():
+        name = modern_name(spelled)
+        if name not in places:
+            strangers += [name] if not name.endswith("position_ids") else []
+            continue
+        fitting = _fit(tensor, places[name].shape)
+        if fitting is None:
+            misfits.append(f"{name} is {list(tensor.shape)}, not {list(places[name].shape)}")
+        else:
+            state[name] = fitting.to(device, dtype, copy=True)
+    _check(part, component, field, [name for name in places if name not in state], strangers, misfits)
+    module.load_state_dict(state, assign=True)
+    for name, buffer in list(module.named_buffers()):
+        if buffer.is_meta:  # the one buffer that is not saved: CLIP's 0, 1, 2 …
+            owner = module.get_submodule(name.rpartition(".")[0])
+            numbers = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+            owner.register_buffer(name.rpartition(".")[2], numbers, persistent=False)
+    return freeze(module)
+
+
+def _unet(config: dict[str, Any]) -> nn.Module:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    return UNet2DConditionModel.from_config(config)
+
+
+def _vae(config: dict[str, Any]) -> nn.Module:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return AutoencoderKL.from_config(config)
+
+
+def _text(config: dict[str, Any]) -> nn.Module:
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig.from_dict(config))
+
+
+_MAKERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {"unet": _unet, "vae": _vae, "text_encoder": _text}
+
+
+def modern_name(name: str) -> str:
+    """A tensor's name as the libraries of now spell it.
+
+    CLIPTextModel lost its `text_model.` in transformers 5; a VAE's attention was named otherwise before diffusers 0.14.
+    """
+    name = name.removeprefix("text_model.")
+    if found := re.fullmatch(r"((?:en|de)coder\.mid_block\.attentions\.0)\.(\w+)\.(weight|bias)", name):
+        return f"{found[1]}.{ATTENTION.get(found[2], found[2])}.{found[3]}"
+    return name
+
+
+def _fit(tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    """The tensor in the wanted shape, if only 1×1 kernels of a convolution stand between; else None."""
+    if tensor.shape == shape:
+        return tensor
+    longer, shorter = sorted((tuple(tensor.shape), tuple(shape)), key=len, reverse=True)
+    return tensor.reshape(shape) if longer == (*shorter, 1, 1) else None
+
+
+def _check(
+    part: str, component: Component, field: str, missing: list[str], strangers: list[str], misfits: list[str]
+) -> None:
+    findings = (
+        ("its tensors all there", f"{len(missing)} missing: {listed(missing)}", missing),
+        ("no others", f"{len(strangers)} that have no place: {listed(strangers)}", strangers),
+        ("the shapes that its config says", f"{len(misfits)} others: {'; '.join(misfits[:3])}", misfits),
+    )
+    problems = [
+        Problem(
+            where=str(component.origin),
+            field=field,
+            expected=f"a {part} with {expected}",
+            found=found,
+            advice="the weights are incomplete or belong to another config: copy or download them again",
+        )
+        for expected, found, names in findings
+        if names
+    ]
+    if problems:
+        raise UserError(problems)

@@ -1,0 +1,82 @@
+"""Which base is meant by a name, and its facts, before anything heavy is loaded.
+
+A name is, in this order: `tiny`, a path that exists, a hub id; the order matters, since `owner/name` may be a folder
+here. Reads configs and headers only; no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine import tiny
+from engine.errors import Problem, UserError
+from engine.models import hub
+from engine.models.folder import open_folder
+from engine.models.single import open_single
+from engine.models.source import Source
+from engine.models.weights import SUFFIXES
+
+EMBEDDED = "tiny"
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What is known of a base without loading it."""
+
+    base: str
+    """As the user named it."""
+    kind: str
+    """`embedded`, `folder`, `hub` or `file`."""
+    path: Path
+    """The folder or file that it was resolved to."""
+    family: str
+    """`sd1`"""
+    title: str
+    default_resolution: int
+    """Side of the square pictures that it was made for, in pixels."""
+    size_step: int
+    """Picture sides are multiples of it, in pixels."""
+    prediction: str
+    """`epsilon` or `v`, by its own marks."""
+
+
+def resolve_base(base: str, field: str = "model.base") -> BaseFacts:
+    """The facts of a base: `tiny`, a diffusers folder, a hub id, or a .safetensors or .ckpt file.
+
+    Of a hub id not in the local cache the configs are fetched. Raises UserError for anything that is no SD1.x base.
+    """
+    kind, source = find(base, field, weights=False)
+    title = describe(base, kind)
+    return BaseFacts(base, kind, source.path, "sd1", title, source.resolution, source.size_step, source.prediction)
+
+
+def describe(base: str, kind: str) -> str:
+    """A base in words, for people."""
+    return "the embedded tiny base" if kind == "embedded" else f"Stable Diffusion 1.x ({Path(base).name})"
+
+
+def find(base: str, field: str, weights: bool) -> tuple[str, Source]:
+    """The kind of a base and where its parts lie. weights: whether a hub's weights are needed too. Raises UserError."""
+    if base == EMBEDDED:
+        return "embedded", open_folder(tiny.FOLDER, field)
+    path = Path(base).expanduser()
+    if path.is_dir():
+        return "folder", open_folder(path, field)
+    if path.exists():
+        return "file", open_single(path, field)
+    if hub.is_hub_id(base) and path.suffix.lower() not in SUFFIXES:
+        return "hub", open_folder(hub.fetch(base, field, weights), field, weights)
+    advice = "check the path"
+    if path.parent.is_dir() and path.parent != path:
+        near = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in SUFFIXES[:2])
+        advice += f"; beside it there is {near[0]}" if near else ""
+    raise UserError(
+        Problem(
+            where=base,
+            field=field,
+            expected=f"{EMBEDDED}, a diffusers folder, a hub id (owner/name), or a .safetensors or .ckpt file",
+            found="nothing of that name",
+            advice=advice,
+        )
+    )
