@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -120,11 +121,12 @@ def test_every_unusable_subset_is_a_problem_that_names_its_field(folder_of, tmp_
     assert all(problem.advice and problem.expected for problem in problems)
 
 
-def test_a_folder_that_may_not_be_entered_is_a_problem(folder_of, tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may enter everything")
-    locked = folder_of("locked", "a.png")
-    locked.chmod(0o400)
-    _, _, problems = expand([Subset(path="locked")], tmp_path)
-    locked.chmod(0o700)
-    assert problems[0].found == "permission denied"
+def test_a_folder_that_may_not_be_entered_is_a_problem(folder_of, tmp_path, monkeypatch):
+    folder_of("locked", "a.png")
+
+    def denied(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    _, _, (problem,) = expand([Subset(path="locked")], tmp_path)
+    assert problem.found == "permission denied"
