@@ -78,9 +78,8 @@ def _run(config: Job, context) -> protocol.End:
             from engine.jobs import train as job
         case Generate():
             from engine.jobs import generate as job
-    return protocol.End(
-        state="done", code=protocol.DONE, step=context.journal.status.step, outputs=job.run(config, context)
-    )
+    outputs = job.run(config, context)
+    return protocol.End(state="done", code=protocol.DONE, step=context.journal.status.step, outputs=outputs)
 
 
 def frozen(directory: Path) -> Job:

@@ -1,3 +1,5 @@
 """The terminal program: the command line and the app. It never imports torch."""
 
-__version__ = "0.1.0"
+from engine import __version__
+
+__all__ = ["__version__"]

@@ -64,8 +64,8 @@ def set_threads(runtime: Runtime) -> None:
 
 def prepare(family: Family, runtime: Runtime, place: Place) -> list[str]:
     """Set attention and gradient checkpointing. Returns what the user should know of it."""
-    backend, note = attention.choose(runtime.attention, place.device, place.dtype)
+    backend, said = attention.choose(runtime.attention, place.device, place.dtype)
     family.set_attention(backend)
     if runtime.gradient_checkpointing:
         family.enable_gradient_checkpointing()
-    return [f"{place.title}; attention: {backend}" + (f" ({note})" if note else "")]
+    return [f"{place.title}; {said}"]

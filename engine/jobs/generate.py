@@ -30,7 +30,7 @@ def run(config: Generate, context: Context) -> list[str]:
         dtype=place.dtype,
         device=place.device,
     )
-    context.notices(device.prepare(family, config.runtime, place))
+    context.notices([*family.notices, *device.prepare(family, config.runtime, place)])
     adapters = [read_adapter(family, Path(use.path)) for use in config.adapters]
     used = [
         UsedAdapter(Path(use.path).stem, use.weight, adapter.metadata.get("sshs_model_hash", ""))
@@ -67,11 +67,11 @@ def _draw(
 
 def read_adapter(family: Family, path: Path) -> Adapter:
     """An adapter file whose modules are this base's. Raises UserError with everything that is wrong with it."""
+    names = family.kohya_names()
     shapes = {
-        (part, name): tuple(family.parts[part].get_submodule(name).weight.shape)
-        for part, name in family.kohya_names.values()
+        (part, name): tuple(family.parts[part].get_submodule(name).weight.shape) for part, name in names.values()
     }
-    return kohya.read(path, family.kohya_names, shapes)
+    return kohya.read(path, names, shapes)
 
 
 def pictures(config: Generate, family: Family) -> list[sampler.Request]:

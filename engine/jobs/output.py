@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from engine import draws
+from engine import __version__, draws
 from engine.config import Train
 from engine.data.dataset import Dataset, Item
 from engine.data.plan import Plan
@@ -45,7 +44,7 @@ def facts_of(
     optimizer = config.optimizer
     moments = f"betas=({optimizer.beta1:g}, {optimizer.beta2:g}), eps={optimizer.eps:g}"
     return TrainingFacts(
-        base=base_facts(config, family),
+        base=base_facts(family),
         dataset=_dataset_facts(config, images, resolution),
         adapter=AdapterFacts(
             rank=chosen.rank,
@@ -78,20 +77,25 @@ def facts_of(
             snr_gamma=config.loss.snr_gamma,
             noise_offset=config.loss.noise_offset,
         ),
-        program=f"loratui/{version('loratui')}",
+        program=f"loratui/{__version__}",
     )
 
 
-def base_facts(config: Train, family: Family) -> BaseFacts:
-    own = family.facts
-    replaced = ModelFacts(name=Path(config.model.vae).name) if config.model.vae else None
+def base_facts(family: Family) -> BaseFacts:
+    said = family.metadata()
+    replaced = None
+    if "ss_vae_name" in said:
+        replaced = ModelFacts(
+            name=said["ss_vae_name"], legacy_hash=said.get("ss_vae_hash"), sha256=said.get("ss_new_vae_hash")
+        )
     return BaseFacts(
-        name=own.name,
-        legacy_hash=own.legacy_hash,
-        sha256=own.sha256,
-        version=own.version,
-        architecture=own.architecture,
-        prediction=own.prediction,
+        name=said["ss_sd_model_name"],
+        legacy_hash=said.get("ss_sd_model_hash"),
+        sha256=said.get("ss_new_sd_model_hash"),
+        version=said["ss_base_model_version"],
+        architecture=said["modelspec.architecture"],
+        implementation=said["modelspec.implementation"],
+        prediction=said.get("modelspec.prediction_type"),
         vae=replaced,
     )
 

@@ -38,6 +38,8 @@ from engine.training.objectives import Diffusion
 from engine.training.optimizer import FlatAdamW, LossScale
 from engine.training.text import TextStates
 
+TARGET_SETS = ("attention", "transformer", "locon", "text_encoder")
+
 Chosen = dict[str, dict[str, tuple[int, float]]]
 """Part → module path → (rank, alpha)."""
 
@@ -99,9 +101,9 @@ def prepare(config: Train, context: Context) -> Prepared:
         dtype=place.dtype,
         device=place.device,
     )
-    context.notices(device.prepare(family, config.runtime, place))
+    context.notices([*family.notices, *device.prepare(family, config.runtime, place)])
     captions = ((item.path, item.caption) for item in (*images.items, *images.class_items))
-    context.notices(summary([*images.notes, *check_lengths(captions, family.count_tokens, family.token_limit)]))
+    context.notices(summary([*images.notes, *check_lengths(captions, family.count_tokens, family.max_tokens)]))
     chosen = choose(family.parts, selections(config, family))
     arithmetic = plan.make(
         images.items,
@@ -139,7 +141,7 @@ def selections(config: Train, family: Family) -> list[Selection]:
     ]
     found, problems = [], []
     for field, targets, rank, alpha in asked:
-        named = family.targets(targets) if targets in family.target_sets else None
+        named = family.targets(targets) if targets in TARGET_SETS else None
         names = frozenset(f"{part}.{path}" for part, paths in (named or {}).items() for path in paths)
         selection = Selection(rank, alpha, names, "" if named is not None else targets)
         held = choose(family.parts, [Selection(1, 1, selection.names, selection.pattern)])
@@ -157,7 +159,7 @@ def _selection_problems(
         return [
             Problem(
                 where=field,
-                expected=f"one of {', '.join(family.target_sets)}, or a pattern over names such as "
+                expected=f"one of {', '.join(TARGET_SETS)}, or a pattern over names such as "
                 f"`{family.denoiser}.mid_block.*`",
                 found=f"`{targets}`, which holds no module of this base",
             )
@@ -202,7 +204,7 @@ def fill_caches(config: Train, context: Context, prepared: Prepared) -> Inputs:
     validation = list(images.held_out or images.items)[: batches.VALIDATION_IMAGES]
     pictures = batches.variants(order, class_order, validation)
     context.stage("cache", len(pictures), "images")
-    cache = LatentCache(paths.cache("latents"), family.vae_fingerprint, colour(config.dataset.background))
+    cache = LatentCache(paths.cache("latents"), family.fingerprint, colour(config.dataset.background))
     latents = cache.ensure(pictures, family.encode_images, context.progress).to(prepared.place.device)
     live = bool(config.optimizer.lr_text)
     text = TextStates(family, images.captions(), config.model.clip_skip, live, context.tick)

@@ -56,6 +56,11 @@ class Family(ABC):
     notices: tuple[str, ...] = ()
     """What a user should know about how the base was read."""
 
+    @property
+    def denoiser(self) -> str:
+        """The part that predicts; the others make its conditioning."""
+        return next(iter(self.parts))
+
     @abstractmethod
     def targets(self, name: str) -> Targets:
         """Modules of a target set: `attention`, `transformer`, `locon` of the denoiser, or `text_encoder`.

@@ -19,7 +19,7 @@ from engine.training import chance
 from engine.training.chance import Noise
 from engine.training.text import Conditioning, TextStates
 
-VALIDATION_IMAGES = 16
+VALIDATION_IMAGES = 8
 """At most so many images are looked at in a validation."""
 VALIDATION_TIMESTEPS = 4
 """Each at so many timesteps, in the middle of equal parts of the whole range."""

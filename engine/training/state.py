@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
     import diffusers
     import transformers
 
-    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__}
+    return {"torch": str(torch.__version__), "diffusers": diffusers.__version__, "transformers": transformers.__version__}
 
 
 def save(folder: Path, name: str, facts: Facts, tensors: dict[str, Tensor], keep: int) -> Path:
