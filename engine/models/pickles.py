@@ -17,6 +17,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # how Python 2, and so protocol 2, names Python 3's globals
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,6 @@ _STORAGES = {
 _NAMED_ONLY = {"pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"}
 """Classes that may be named but not made. The published SD 1.x checkpoints have this one as a key of a dict, beside
 the weights; it becomes a label, nothing is imported."""
-
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 @dataclass(eq=False)
@@ -327,7 +326,7 @@ class _Unpickler(pickle.Unpickler):
         self._storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        module = _PYTHON_2.get(module, module)
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full = f"{module}.{name}"
         if full in _CALLS:
             return _Inert(full, _CALLS[full])
