@@ -47,7 +47,7 @@ class SD1(Family):
         self.objective = source.prediction
         self.notices = source.notices
         self._identity = identity
-        self._vae = modules["vae"]
+        self.vae = modules["vae"]
         self._tokenizer = source.tokenizer()
         self._scheduler = source.scheduler
         self._window = modules["text_encoder"].config.max_position_embeddings
@@ -96,12 +96,12 @@ class SD1(Family):
 
     def _placed_vae(self) -> nn.Module:
         """The VAE on the device, wherever it was put meanwhile."""
-        if self._vae.device != self.device:
-            self._vae.to(self.device)
-        return self._vae
+        if self.vae.device != self.device:
+            self.vae.to(self.device)
+        return self.vae
 
     def release_vae(self) -> None:
-        self._vae.to("cpu")
+        self.vae.to("cpu")
 
     # ---- text
 
@@ -161,7 +161,7 @@ class SD1(Family):
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> None:
         for module in self.parts.values():
             module.to(device, dtype)
-        self._vae.to(device)
+        self.vae.to(device)
         weight = next(self.parts["unet"].parameters())
         self.device, self.dtype = weight.device, dtype or self.dtype
 
@@ -174,5 +174,5 @@ class SD1(Family):
         self.parts["unet"].set_attn_processor(attention.processor(backend))
         # the VAE's one head is wider than xformers' kernels take, and CLIP in transformers knows no xformers
         plain = backend == "plain"
-        self._vae.set_attn_processor(attention.processor("plain" if plain else "sdpa"))
+        self.vae.set_attn_processor(attention.processor("plain" if plain else "sdpa"))
         self.parts["text_encoder"].set_attn_implementation("eager" if plain else "sdpa")
