@@ -46,7 +46,7 @@ class Finding:
     group: str
     name: str
     level: str
-    """"ok"; "note": works, but worth knowing; "broken": loratui can't work like this."""
+    """"ok"; "absent": not there and not needed; "note": worth a look; "broken": loratui can't work like this."""
     value: str
     advice: str = ""
 
@@ -69,11 +69,11 @@ def gather() -> dict[str, Any]:
             "package": str(Path(loratui.__file__).parent),
             "themes": str(themes.themes_folder()),
             "workspace": str(workspace.workspace_path()),
-            "model cache": str(model_cache()),
+            "model_cache": str(model_cache()),
         },
         "disks": {
             "workspace": asdict(disks.look(workspace.workspace_path())),
-            "model cache": asdict(disks.look(model_cache())),
+            "model_cache": asdict(disks.look(model_cache())),
         },
     }
 
@@ -178,8 +178,9 @@ def _devices(engine: dict[str, Any]) -> Iterator[Finding]:
             parts.append(device["uuid"])
         yield Finding("devices", device["device"], "ok", ", ".join(part for part in parts if part))
         for name, reason in device.get("attention", {}).items():
-            value = f"ran, forward and backward, in {device['dtype']}" if reason is None else f"not usable: {reason}"
-            yield Finding("devices", f"  attention {name}", "ok" if reason is None else "note", value)
+            value = f"ran, forward and backward, in {device['dtype']}" if reason is None else f"can't be used: {reason}"
+            level = "ok" if reason is None else "absent" if reason == "not installed" else "note"
+            yield Finding("devices", f"  attention {name}", level, value)
         reasons = device.get("attention", {}).values()
         if reasons and None not in reasons:
             advice = "nothing can be trained on this device: install torch again"
@@ -201,10 +202,11 @@ def _machine(facts: dict[str, Any], environment: dict[str, str]) -> Iterator[Fin
 def _disk(name: str, disk: dict[str, Any]) -> Iterator[Finding]:
     advice = {
         "workspace": f"set {workspace.VARIABLE} to a folder on another disk",
-        "model cache": "set HF_HOME to a folder on another disk",
+        "model_cache": "set HF_HOME to a folder on another disk",
     }[name]
     broken = "broken" if name == "workspace" else "note"
-    yield Finding("disks", name, "ok", disk["path"] + ("" if disk["exists"] else " (made when it is first needed)"))
+    where = disk["path"] + ("" if disk["exists"] else " (made when it is first needed)")
+    yield Finding("disks", name.replace("_", " "), "ok", where)
     if not disk["writable"]:
         yield Finding("disks", "  writing", broken, "no permission, or mounted read-only", advice)
     level = "ok" if disk["lasts"] else "note"

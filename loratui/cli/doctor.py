@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from loratui.doctor import Finding
 
-SIGNS = {"ok": "✓", "note": "!", "broken": "✗"}
-PLAIN_SIGNS = {"ok": "ok", "note": "!", "broken": "x"}
-STYLES = {"ok": "green", "note": "yellow", "broken": "bold red"}
+SIGNS = {"ok": "✓", "absent": "·", "note": "!", "broken": "✗"}
+PLAIN_SIGNS = {"ok": "ok", "absent": "-", "note": "!", "broken": "x"}
+STYLES = {"ok": "green", "absent": "dim", "note": "yellow", "broken": "bold red"}
 
 
 def doctor(
