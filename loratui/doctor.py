@@ -178,8 +178,8 @@ def _devices(engine: dict[str, Any]) -> Iterator[Finding]:
             parts.append(device["uuid"])
         yield Finding("devices", device["device"], "ok", ", ".join(part for part in parts if part))
         for name, reason in device.get("attention", {}).items():
-            value = f"ran, forward and backward, in {device['dtype']}" if reason is None else f"can't be used: {reason}"
             level = "ok" if reason is None else "absent" if reason == "not installed" else "note"
+            value = reason or f"ran, forward and backward, in {device['dtype']}"
             yield Finding("devices", f"  attention {name}", level, value)
         reasons = device.get("attention", {}).values()
         if reasons and None not in reasons:
@@ -226,7 +226,7 @@ def _terminal(facts: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("terminal", "terminal", "ok", "none: the output is a pipe or a file")
         return
     through = " through ".join(["", *filter(None, [facts["multiplexer"], "SSH" if facts["remote"] else ""])])
-    program = f", {facts['program']}" if facts["program"] else ""
+    program = f", {facts['program']}" if facts["program"] not in ("", facts["multiplexer"]) else ""
     size = f"{facts['columns']}×{facts['rows']}"
     small = facts["columns"] < 80 or facts["rows"] < 24
     advice = "make the window at least 80×24" if small else ""

@@ -7,6 +7,7 @@ and the standard library there, the rest inside the functions. Data goes to stdo
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -36,6 +37,9 @@ def loratui(
 
 def main() -> None:
     """Run the command line and exit. A mistake of the user's ends in its problems and code 2, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no “…” shows a question mark, not a traceback
     try:
         try:
             app(prog_name="loratui")

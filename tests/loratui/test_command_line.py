@@ -88,6 +88,19 @@ def test_a_reader_that_has_gone_is_no_error_to_talk_about():
     assert found.stderr == ""
 
 
+def test_what_a_terminal_cannot_show_becomes_a_question_mark():
+    script = (
+        "from loratui import cli\n"
+        "@cli.app.command('say')\n"
+        "def say():\n    print('a … b')\n"
+        "import sys; sys.argv = ['loratui', 'say']; cli.main()"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "a ? b\n")
+
+
 def test_the_workspace_is_where_the_variable_says(tmp_path, monkeypatch):
     monkeypatch.setenv("LORATUI_WORKSPACE", str(tmp_path / "a" / "b"))
     assert workspace.workspace_path() == tmp_path / "a" / "b"
