@@ -7,10 +7,12 @@ Module paths are those of the bare UNet and text encoder, taken once at the star
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from engine.errors import Problem, UserError
 from engine.models import attention
@@ -55,7 +57,6 @@ class SD1(Family):
         self.alphas_cumprod = self.make_scheduler().alphas_cumprod.double()
         weight = next(modules["unet"].parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        self._checkpointing = False
         self._paths = {part: adaptable(module) for part, module in self.parts.items()}
 
     # ---- adapters
@@ -106,8 +107,10 @@ class SD1(Family):
     # ---- text
 
     def tokenize(self, captions: list[str]) -> Tensor:
+        if not captions:
+            return torch.empty(0, self._window, dtype=torch.int64)
         encoded = self._tokenizer(captions, padding="max_length", truncation=True, max_length=self._window)
-        return torch.tensor(encoded.input_ids, dtype=torch.int64).reshape(len(captions), self._window)
+        return torch.tensor(encoded.input_ids, dtype=torch.int64)
 
     def count_tokens(self, caption: str) -> int:
         return len(self._tokenizer(caption, add_special_tokens=False, truncation=False, verbose=False).input_ids)
@@ -125,10 +128,6 @@ class SD1(Family):
                     advice="1 is what the base was made with" if layers < 12 else "1 or 2 are usual",
                 )
             )
-        if self._checkpointing:
-            # transformers recomputes only layers in train mode; of a layer itself nothing else asks for the mode
-            for layer in encoder.encoder.layers:
-                layer.training = torch.is_grad_enabled()
         states = encoder(ids.to(self.device), output_hidden_states=True).hidden_states
         return {"encoder_hidden_states": encoder.final_layer_norm(states[-clip_skip])}
 
@@ -166,9 +165,10 @@ class SD1(Family):
         self.device, self.dtype = weight.device, dtype or self.dtype
 
     def enable_gradient_checkpointing(self) -> None:
-        self._checkpointing = True
         self.parts["unet"].enable_gradient_checkpointing()
-        self.parts["text_encoder"].gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers' own switch works only on layers in train mode, and was renamed within version 5
+        for layer in self.parts["text_encoder"].encoder.layers:
+            layer.forward = _recomputed(layer.forward)
 
     def set_attention(self, backend: str) -> None:
         self.parts["unet"].set_attn_processor(attention.processor(backend))
@@ -176,3 +176,14 @@ class SD1(Family):
         plain = backend == "plain"
         self.vae.set_attn_processor(attention.processor("plain" if plain else "sdpa"))
         self.parts["text_encoder"].set_attn_implementation("eager" if plain else "sdpa")
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's forward that keeps no activations for the backward pass, and computes them again there."""
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*arguments, **options)
+        return checkpoint(forward, *arguments, use_reentrant=False, **options)
+
+    return run
