@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from engine.errors import Problem
+
 CONFIG, JOURNAL, STATUS, LOG = "config.toml", "events.jsonl", "status.json", "engine.log"
 CHECKPOINTS, SAMPLES = "checkpoints", "samples"
 
@@ -80,6 +82,12 @@ class Refused(Event, frozen=True, tag="refused"):
     expected: str = ""
     found: str = ""
     advice: str = ""
+
+    def text(self) -> str:
+        """As it is told to a person."""
+        return str(
+            Problem(where=self.where, field=self.field, expected=self.expected, found=self.found, advice=self.advice)
+        )
 
 
 class PlanMade(Event, frozen=True, tag="plan"):

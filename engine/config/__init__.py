@@ -8,7 +8,20 @@ from engine.config.presets import CAPTION_DROPOUT, PRESETS
 from engine.config.rules import rules
 from engine.config.schema import check, describe, fields, help_of, leaves, spell, to_toml
 from engine.config.sources import Request, read_file, toml_value
-from engine.config.structs import KINDS, AdapterUse, Generate, Job, Model, Optimizer, Picture, Prior, Runtime, Subset, TargetSet, Train
+from engine.config.structs import (
+    KINDS,
+    AdapterUse,
+    Generate,
+    Job,
+    Model,
+    Optimizer,
+    Picture,
+    Prior,
+    Runtime,
+    Subset,
+    TargetSet,
+    Train,
+)
 from engine.errors import Problem, UserError
 
 __all__ = [

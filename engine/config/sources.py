@@ -6,6 +6,7 @@ The order is: a field's default, the preset, the file, the command line. All mis
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -15,6 +16,9 @@ from engine.config.rules import rules
 from engine.config.schema import check, spell
 from engine.config.structs import KINDS, Job, Train
 from engine.errors import Problem, UserError
+
+_PATHS = re.compile(r"dataset\.subsets\[\d+\]\.path|adapters\[\d+\]\.path|model\.base|model\.vae|picture\.out")
+"""Fields that hold paths: a relative one is taken from the folder of the file that it was written in."""
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
@@ -26,9 +30,11 @@ class Request:
         self.data: dict[str, Any] = {}
         self._origins: dict[str, str] = {}
         self._problems: list[Problem] = []
+        self._folders: dict[str, Path] = {}
 
     def read(self, path: Path) -> None:
         """Lay a TOML, YAML or JSON file over what is there. Raises UserError if it can't be read as one."""
+        self._folders[str(path)] = path.absolute().parent
         self.lay(read_file(path), str(path))
 
     def lay(self, table: dict[str, Any], origin: str) -> None:
@@ -89,13 +95,25 @@ class Request:
             raise UserError(
                 [*problems, Problem(where=self.origin("kind"), field="kind", expected=expected, found=found)]
             )
-        config, found = check(struct, self.data, self.origin)
+        config, found = check(struct, self._anchored(self.data, ""), self.origin)
         problems += found
         if config is not None:
             problems += rules(config, self.origin)
         if problems:
             raise UserError(problems)
         return config
+
+    def _anchored(self, value: Any, path: str) -> Any:
+        """The data with absolute paths. What does not exist as a path is left as it is, for it may be a hub id."""
+        if isinstance(value, dict):
+            return {key: self._anchored(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._anchored(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        if not isinstance(value, str) or not value or not _PATHS.fullmatch(path):
+            return value
+        anchored = self._folders.get(self.origin(path), Path.cwd()) / Path(value).expanduser()
+        named = path.startswith("model.") and (value == "tiny" or not anchored.exists())
+        return value if named else os.path.normpath(anchored)
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Adapter(Section):
     targets: Annotated[
         str,
         _m(
-            "modules of the denoiser: attention, transformer (and feed-forward), locon (and convolutions), or a pattern",
+            "modules of the denoiser: attention, transformer (and feed-forward), locon (and convolutions), a pattern",
             min_length=1,
         ),
     ] = "transformer"

@@ -1,4 +1,5 @@
-"""The generation job: a base, adapters with their strengths, a prompt; out come PNG files that say how they were made."""
+"""The generation job: a base, adapters with their strengths, a prompt; out come PNG files that say how they were
+made."""
 
 from __future__ import annotations
 
@@ -68,9 +69,7 @@ def _draw(
 def read_adapter(family: Family, path: Path) -> Adapter:
     """An adapter file whose modules are this base's. Raises UserError with everything that is wrong with it."""
     names = family.kohya_names()
-    shapes = {
-        (part, name): tuple(family.parts[part].get_submodule(name).weight.shape) for part, name in names.values()
-    }
+    shapes = {(part, name): tuple(family.parts[part].get_submodule(name).weight.shape) for part, name in names.values()}
     return kohya.read(path, names, shapes)
 
 

@@ -323,9 +323,7 @@ class Saver:
         )
         if now != facts:
             self.context.notices(
-                [
-                    f"versions, threads or device changed since step {facts.step}: the run goes on, but not to the same bits"
-                ]
+                [f"versions, threads or device differ from step {facts.step}'s: the run goes on, not to the same bits"]
             )
         self.context.journal.emit(protocol.Resumed(step=facts.step))
         return facts.step

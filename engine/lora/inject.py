@@ -29,7 +29,7 @@ class Selection:
     pattern: str = ""
 
     def holds(self, name: str) -> bool:
-        return name in self.names or bool(self.pattern) and fnmatch.fnmatchcase(name, self.pattern)
+        return name in self.names or (bool(self.pattern) and fnmatch.fnmatchcase(name, self.pattern))
 
 
 def adaptable(parts: Mapping[str, nn.Module]) -> dict[str, list[str]]:
@@ -46,7 +46,7 @@ def adaptable(parts: Mapping[str, nn.Module]) -> dict[str, list[str]]:
 
 
 def choose(parts: Mapping[str, nn.Module], selections: Iterable[Selection]) -> dict[str, dict[str, tuple[int, float]]]:
-    """Rank and alpha of each module to adapt: the last selection that holds a module decides; rank 0 leaves it out."""
+    """Rank and alpha of each module to adapt: the last selection that holds it decides; rank 0 leaves it out."""
     selections = list(selections)
     chosen: dict[str, dict[str, tuple[int, float]]] = {}
     for part, paths in adaptable(parts).items():

@@ -1,7 +1,7 @@
 """From picks to tensors: the one place where latents, captions and chance come together into a batch.
 
-A row of a batch belongs to one pick, which holds image, caption, flip and crop together; nothing is paired up by position
-in separate lists. Instance images come first, class images behind them.
+A row of a batch belongs to one pick, which holds image, caption, flip and crop together; nothing is paired up by
+position in separate lists. Instance images come first, class images behind them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def centre(item: Item) -> Variant:
 def validation_batches(
     items: list[Item], latents: Latents, text: TextStates, timesteps: int, device: torch.device
 ) -> list[Batch]:
-    """The fixed batches of a validation, one an image: always the same latents, noise and timesteps, whatever the seed."""
+    """The fixed batches of a validation, one an image: the same latents, noise and timesteps whatever the seed."""
     batches = []
     for index, item in enumerate(items):
         mean, std = latents.lookup([centre(item)] * VALIDATION_TIMESTEPS)

@@ -1,7 +1,7 @@
 """One optimizer step on the flat buffer: unscale, clip, gate, AdamW, average, cast.
 
-Nothing here reads a number back to the host. A gradient that is not finite leaves parameters, moments and step counts as
-they were, decided on the device.
+Nothing here reads a number back to the host. A gradient that is not finite leaves parameters, moments and step counts
+as they were, decided on the device.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FlatAdamW:
 
     @torch.no_grad()
     def step(self) -> Tensor:
-        """Update from the accumulated gradient and zero it. Returns the gradient's norm before clipping, on the device."""
+        """Update from the accumulated gradient and zero it. Returns its norm before clipping, on the device."""
         flat, settings = self.flat, self.settings
         if self.scale is not None:
             flat.gradient.div_(self.scale.scale)

@@ -1,7 +1,7 @@
 """Training states: what a run needs, besides its config, to go on as if it had never stopped.
 
-A state is a folder `<name>-step000500.state`, written whole or not at all, holding tensors and a few facts. Chance needs
-no saving, since every draw is a function of the step.
+A state is a folder `<name>-step000500.state`, written whole or not at all, holding tensors and a few facts. Chance
+needs no saving, since every draw is a function of the step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ def versions() -> dict[str, str]:
     import diffusers
     import transformers
 
-    return {"torch": str(torch.__version__), "diffusers": diffusers.__version__, "transformers": transformers.__version__}
+    return {
+        "torch": str(torch.__version__),
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def save(folder: Path, name: str, facts: Facts, tensors: dict[str, Tensor], keep: int) -> Path:
