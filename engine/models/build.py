@@ -76,8 +76,14 @@ def _text(config: dict[str, Any]) -> nn.Module:
     from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig.from_dict(config))
+    # of a stranger's config only these: others can name code on a hub that transformers would fetch
+    return CLIPTextModel(CLIPTextConfig(**{name: config[name] for name in _TEXT_FIELDS if name in config}))
 
+
+_TEXT_FIELDS = (
+    "vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads",
+    "max_position_embeddings", "hidden_act", "layer_norm_eps", "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
 
 _MAKERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {"unet": _unet, "vae": _vae, "text_encoder": _text}
 

@@ -190,12 +190,20 @@ def check_layout(path: Path, field: str) -> None:
     if _has_index(path) or (path / "unet" / "config.json").is_file():
         return
     found, advice = "a folder without model_index.json", "choose a folder that has one, or a .safetensors or .ckpt file"
-    singles = sorted(file.name for file in path.iterdir() if file.suffix.lower() in (".safetensors", ".ckpt"))
-    if (path / "config.json").is_file() and (_has_index(path.parent) or choose_weights(p.name for p in path.iterdir())):
+    singles = files_in(path, (".safetensors", ".ckpt"))
+    if (path / "config.json").is_file() and (_has_index(path.parent) or choose_weights(singles)):
         found, advice = "one part of a base model", f"choose the whole folder, perhaps {path.parent}"
     elif singles:
         advice = f"name one of its files, such as {path / singles[0]}"
     raise UserError(Problem(where=str(path), field=field, expected="a diffusers folder", found=found, advice=advice))
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Names of a folder's files with these suffixes, sorted; none of a folder that can't be read."""
+    try:
+        return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in suffixes)
+    except OSError:
+        return []
 
 
 def _check_unet(path: Path, field: str, config: dict[str, Any]) -> None:

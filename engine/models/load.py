@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from engine.errors import Problem, UserError
 from engine.models.folder import component_files, open_component
 from engine.models.identity import Identity
-from engine.models.resolve import BaseFacts, describe, find, resolve_base
+from engine.models.resolve import BaseFacts, describe, find, look, resolve_base
 from engine.models.single import open_single_vae
 from engine.models.source import Component, Source
 
@@ -47,7 +47,7 @@ def load_family(
     kind, source = find(base, field, weights=True)
     identity = Identity(base if kind in ("hub", "embedded") else source.path.name, source.files, kind == "file")
     if vae:
-        source, identity = _with_vae(source, identity, Path(vae).expanduser(), field.rpartition(".")[0])
+        source, identity = _with_vae(source, identity, vae, field.rpartition(".")[0])
     if "vae" not in source.components:
         raise UserError(
             Problem(
@@ -68,35 +68,36 @@ def load_family(
     return SD1(source, modules, identity, describe(base, kind))
 
 
-def _with_vae(source: Source, identity: Identity, path: Path, section: str) -> tuple[Source, Identity]:
+def _with_vae(source: Source, identity: Identity, vae: str, section: str) -> tuple[Source, Identity]:
     """The base with another VAE in place of its own. Raises UserError where the two don't fit."""
     field = f"{section}.vae" if section else "vae"
-    component, files = _open_vae(path, field)
+    component, files = _open_vae(vae, field)
     changed = replace(source, components=source.components | {"vae": component})
     latents = source.components["unet"].config["in_channels"], source.downscale
     given = component.config.get("latent_channels", 4), changed.downscale
     if latents != given:
         raise UserError(
             Problem(
-                where=str(path),
+                where=vae,
                 field=field,
                 expected="latents of {} channels and {}×{} pixels, as the base has".format(*latents, latents[1]),
                 found="{} channels and {}×{} pixels".format(*given, given[1]),
                 advice="choose a VAE made for this base, or leave the field empty",
             )
         )
-    return changed, replace(identity, vae=path.name, vae_files=files)
+    return changed, replace(identity, vae=Path(vae).name, vae_files=files)
 
 
-def _open_vae(path: Path, field: str) -> tuple[Component, tuple[Path, ...]]:
-    if path.is_dir():
+def _open_vae(vae: str, field: str) -> tuple[Component, tuple[Path, ...]]:
+    path, kind = look(vae)
+    if kind == "folder":
         folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
         return open_component(folder, "vae", field), component_files(folder)
-    if path.exists():
+    if kind == "file":
         return open_single_vae(path, field), (path,)
     raise UserError(
         Problem(
-            where=str(path),
+            where=vae,
             field=field,
             expected="a diffusers VAE folder, or a .safetensors, .ckpt or .pt file",
             found="nothing of that name",

@@ -6,13 +6,15 @@ here. Reads configs and headers only; no torch.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from engine import tiny
 from engine.errors import Problem, UserError
 from engine.models import hub
-from engine.models.folder import open_folder
+from engine.models.folder import files_in, open_folder
 from engine.models.single import open_single
 from engine.models.source import Source
 from engine.models.weights import SUFFIXES
@@ -60,23 +62,29 @@ def find(base: str, field: str, weights: bool) -> tuple[str, Source]:
     """The kind of a base and where its parts lie. weights: whether a hub's weights are needed too. Raises UserError."""
     if base == EMBEDDED:
         return "embedded", open_folder(tiny.FOLDER, field)
-    path = Path(base).expanduser()
-    if path.is_dir():
-        return "folder", open_folder(path, field)
-    if path.exists():
-        return "file", open_single(path, field)
+    path, kind = look(base)
+    if kind == "folder":
+        return kind, open_folder(path, field)
+    if kind == "file":
+        return kind, open_single(path, field)
     if hub.is_hub_id(base) and path.suffix.lower() not in SUFFIXES:
         return "hub", open_folder(hub.fetch(base, field, weights), field, weights)
-    advice = "check the path"
-    if path.parent.is_dir() and path.parent != path:
-        near = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in SUFFIXES[:2])
-        advice += f"; beside it there is {near[0]}" if near else ""
+    near = get_close_matches(path.name, files_in(path.parent, SUFFIXES[:2]), 1, 0)
     raise UserError(
         Problem(
             where=base,
             field=field,
             expected=f"{EMBEDDED}, a diffusers folder, a hub id (owner/name), or a .safetensors or .ckpt file",
             found="nothing of that name",
-            advice=advice,
+            advice="check the path" + (f"; beside it there is {near[0]}" if near else ""),
         )
     )
+
+
+def look(base: str) -> tuple[Path, str]:
+    """A name as a path, and what lies there: `folder`, `file` or nothing."""
+    path = Path(base)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no such home, too long, not a path at all
+        path = path.expanduser()
+        return path, "folder" if path.is_dir() else "file" if path.exists() else ""
+    return path, ""

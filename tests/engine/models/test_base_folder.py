@@ -261,5 +261,17 @@ def test_folders_that_are_no_base_say_what_they_are(tmp_path):
     assert "one part of a base model" in said and str(tiny.FOLDER) in said
 
 
+@pytest.mark.parametrize("base", ["tinny", "~nobody/x", "x" * 5000, "a\0b", "/"])
+def test_a_name_that_is_no_base_is_refused_in_words(base):
+    assert "model.base: expected" in refusal(base)
+
+
 def test_a_name_that_is_nothing_at_all_lists_what_it_could_be():
     assert "tiny, a diffusers folder, a hub id (owner/name), or a .safetensors or .ckpt file" in refusal("tinny")
+
+
+def test_a_config_can_not_make_the_library_fetch_code(folder, original):
+    edit(
+        folder / "text_encoder" / "config.json", _attn_implementation="someone/kernel", attn_implementation="someone/k"
+    )
+    assert_same(load(folder), original)
