@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine import protocol
 from loratui import runs
@@ -24,7 +24,7 @@ STAGES = {
     "class-images": "drawing class images",
     "cache": "encoding the images",
     "train": "training",
-    "draw": "drawing samples",
+    "draw": "drawing pictures",
 }
 
 
@@ -177,13 +177,13 @@ class _Bars(_Teller):
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}", justify="right"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._stage = ""
 
     def __enter__(self):
@@ -204,22 +204,25 @@ class _Bars(_Teller):
                 self._advance(event.stage, event.done, event.total)
             case protocol.Step():
                 self._advance("train", event.step, None, _rate(event))
-            case protocol.Notice() | protocol.PlanMade() | protocol.Resumed() | protocol.Refused():
+            case protocol.Notice() | protocol.PlanMade() | protocol.Resumed():
                 self.say(describe(event))
 
     def _enter(self, stage: protocol.Stage) -> None:
+        if self._stage in self._tasks and self._stage != "train":
+            self.progress.update(self._tasks[self._stage], total=1, completed=1)
         self._stage = stage.name
+        total = stage.total or None
         if stage.name not in self._tasks:
             title = STAGES.get(stage.name, stage.name)
-            total = stage.total or None
-            self._tasks[stage.name] = self.progress.add_task(title, total=total, note="")
+            self._tasks[stage.name] = self.progress.add_task(title, total=total, note="", count="")
         elif stage.name != "train":
-            self.progress.reset(self._tasks[stage.name], total=stage.total or None)
+            self.progress.reset(self._tasks[stage.name], total=total)
 
     def _advance(self, stage: str, done: int, total: int | None, note: str = "") -> None:
         if stage in self._tasks:
             task = self._tasks[stage]
-            self.progress.update(task, completed=done, note=note, **({"total": total} if total else {}))
+            total = total or self.progress.tasks[task].total
+            self.progress.update(task, completed=done, total=total, note=note, count=f"{done}/{total:.0f}")
 
 
 def _rate(event: protocol.Step) -> str:
@@ -250,6 +253,4 @@ def describe(event: protocol.AnyEvent) -> str:
             return f"step {event.step}: drew {event.path}"
         case protocol.Checkpoint():
             return f"step {event.step}: saved {event.adapter}"
-        case protocol.Refused():
-            return event.text()
     return ""
