@@ -90,7 +90,8 @@ class Milestones:
         self.context.tick()
 
     def save_now(self) -> None:
-        """Write adapter and state of the last step that was done, unless they are there."""
+        """Write adapter and state of the last step that was done, unless they are there; its metrics go first."""
+        self.trainer.metrics.flush()
         if self.saved != self.done:
             self.save(self.done)
             self.saved = self.done
