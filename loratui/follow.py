@@ -109,7 +109,7 @@ def _conclude(outcome: Outcome, console: Console) -> None:
     end = outcome.end
     if end is None:
         log = outcome.directory / protocol.LOG
-        say(f"the worker died without a word; the end of {log}:")
+        say(f"the worker ended without a word; its last words in {log}:")
         say(runs.tail(log))
         say(f"resume with: loratui resume {outcome.directory.name}")
     elif end.state == "refused":

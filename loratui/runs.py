@@ -71,6 +71,17 @@ def find(name: str) -> Path:
     )
 
 
+def last_end(directory: Path) -> protocol.End | None:
+    """How the last attempt ended, if it did by itself."""
+    end = None
+    for event in protocol.JournalReader(directory / protocol.JOURNAL).read():
+        if isinstance(event, protocol.Attempt):
+            end = None
+        elif isinstance(event, protocol.End):
+            end = event
+    return end
+
+
 def tail(path: Path, lines: int = 12) -> str:
     """The last lines of a log, for telling how a worker died."""
     try:

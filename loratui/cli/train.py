@@ -80,10 +80,17 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped, killed or failed, from its last saved state."""
-    from loratui import runs
-    from loratui.follow import follow
+    import sys
 
-    _finish(follow(runs.find(run), quiet=as_json), as_json)
+    from loratui import runs
+    from loratui.follow import Outcome, follow
+
+    directory = runs.find(run)
+    ended = runs.last_end(directory)
+    if ended is not None and ended.state == "done":
+        print(f"{directory.name} is done: nothing is left to do", file=sys.stderr)
+        _finish(Outcome(directory, ended), as_json)
+    _finish(follow(directory, quiet=as_json), as_json)
 
 
 def _finish(outcome, as_json: bool) -> None:
