@@ -35,7 +35,7 @@ def fields(struct: type[msgspec.Struct]) -> dict[str, tuple[Any, msgspec.structs
 def check(struct: type[msgspec.Struct], data: Any, origin: Origins, path: str = "") -> tuple[Any, list[Problem]]:
     """Convert `data` into `struct`. Returns the instance, or None with every problem found on the way."""
     if not isinstance(data, Mapping):
-        return None, [Problem(where=origin(path), field=path, expected="a table of fields", found=spell(data))]
+        return None, [Problem(where=origin(path), field=path, expected=describe(struct), found=spell(data))]
     problems = [_unknown(struct, key, path, origin) for key in data if key not in _known(struct)]
     values = {}
     for name, (kind, field) in fields(struct).items():
@@ -124,7 +124,12 @@ def describe(kind: Any) -> str:
     if get_origin(kind) is list:
         return f"a list, each {describe(get_args(kind)[0])}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return names.get(kind, "a table of fields")
+    return names.get(kind) or _table_in_words(kind)
+
+
+def _table_in_words(struct: type[msgspec.Struct]) -> str:
+    required = [f"`{name}`" for name, (_, field) in fields(struct).items() if field.required]
+    return f"a table with {' and '.join(required)}" if required else "a table of fields"
 
 
 def _range(meta: Meta) -> str:

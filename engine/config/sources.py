@@ -9,6 +9,7 @@ import json
 import os
 import re
 import tomllib
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _PATHS = re.compile(r"dataset\.subsets\[\d+\]\.path|adapters\[\d+\]\.path|model\
 """Fields that hold paths: a relative one is taken from the folder of the file that it was written in."""
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_FIELD = re.compile(r"[^.\[\]]+(\[\d+\]|\.[^.\[\]]+)*")
 
 
 class Request:
@@ -42,20 +44,26 @@ class Request:
         self._lay(self.data, table, origin, "")
 
     def _lay(self, target: dict, table: dict, origin: str, path: str) -> None:
+        self._origins.setdefault("", origin)
         for key, value in table.items():
             place = f"{path}.{key}" if path else str(key)
             if isinstance(value, dict) and isinstance(target.get(key), dict):
                 self._lay(target[key], value, origin, place)
             else:
-                self._origins = {old: name for old, name in self._origins.items() if not _inside(old, place)}
-                self._origins[place] = origin
+                self._note(place, origin)
                 target[key] = _copy(value)
+
+    def _note(self, place: str, origin: str) -> None:
+        """Everything inside `place` now comes from there."""
+        self._origins = {old: name for old, name in self._origins.items() if not _inside(old, place)}
+        self._origins[place] = origin
 
     def set(self, assignment: str) -> None:
         """Apply one `section.field=value`: a TOML value, else bare text. `dataset.subsets[0].repeats=4` works too."""
         name, equals, text = assignment.partition("=")
-        steps = [int(index) if index else key for key, index in _STEP.findall(name.strip())]
-        if not equals or not steps or not isinstance(steps[0], str):
+        name = name.strip()
+        steps = [int(index) if index else key for key, index in _STEP.findall(name)]
+        if not equals or not _FIELD.fullmatch(name):
             self._refuse(assignment, "section.field=value", "such as --set training.steps=500")
             return
         target: Any = self.data
@@ -72,7 +80,7 @@ class Request:
                 target = target.setdefault(step, {})
             else:
                 target = target[step]
-        self._origins[name.strip()] = "--set"
+        self._note(name, "--set")
 
     def _refuse(self, assignment: str, expected: str, advice: str) -> None:
         self._problems.append(Problem(where="--set", expected=expected, found=spell(assignment), advice=advice))
@@ -83,15 +91,17 @@ class Request:
             if field in self._origins:
                 return self._origins[field]
             field = field.rpartition("[")[0] if field.endswith("]") else field.rpartition(".")[0]
-        return next(iter(self._origins.values()), "command line")
+        return self._origins.get("", "command line")
 
     def checked(self, kind: type[Train] | None = None) -> Job:
         """The finished config. Raises UserError with every problem of fields and rules."""
         problems = list(self._problems)
-        struct = kind or KINDS.get(self.data.get("kind", "train"))
-        if struct is None or self.data.get("kind", struct.__struct_config__.tag) != struct.__struct_config__.tag:
-            expected = f"one of {', '.join(KINDS)}" if kind is None else f"`{kind.__struct_config__.tag}`"
-            found = spell(self.data["kind"])
+        kinds = KINDS if kind is None else {kind.__struct_config__.tag: kind}
+        asked = self.data.get("kind", next(iter(kinds)))
+        struct = kinds.get(asked) if isinstance(asked, str) else None
+        if struct is None:
+            expected = f"one of {', '.join(kinds)}" if kind is None else f"`{next(iter(kinds))}`"
+            found = spell(asked)
             raise UserError(
                 [*problems, Problem(where=self.origin("kind"), field="kind", expected=expected, found=found)]
             )
@@ -111,7 +121,8 @@ class Request:
             return [self._anchored(item, f"{path}[{index}]") for index, item in enumerate(value)]
         if not isinstance(value, str) or not value or not _PATHS.fullmatch(path):
             return value
-        anchored = self._folders.get(self.origin(path), Path.cwd()) / Path(value).expanduser()
+        # Path.expanduser raises for a user that does not exist
+        anchored = self._folders.get(self.origin(path), Path.cwd()) / os.path.expanduser(value)
         named = path.startswith("model.") and (value == "tiny" or not anchored.exists())
         return value if named else os.path.normpath(anchored)
 
@@ -125,7 +136,7 @@ def read_file(path: Path) -> dict[str, Any]:
             Problem(where=str(path), expected="a .toml, .yaml or .json file", found=path.suffix or "no suffix")
         )
     try:
-        data = reader(path.read_text(encoding="utf-8-sig"))
+        data = _copy(reader(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UserError(
             Problem(where=str(path), expected="a config file", found=error.strerror or str(error))
@@ -133,6 +144,9 @@ def read_file(path: Path) -> dict[str, Any]:
     except ValueError as error:
         kind = path.suffix[1:].upper()
         raise UserError(Problem(where=str(path), expected=f"well-formed {kind}", found=str(error))) from None
+    except RecursionError:
+        found = "tables nested without end"
+        raise UserError(Problem(where=str(path), expected="a table of sections with fields", found=found)) from None
     if not isinstance(data, dict):
         raise UserError(Problem(where=str(path), expected="a table of fields", found=spell(data)))
     return data
@@ -154,16 +168,17 @@ def _read_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(" ".join(str(error).replace(' in "<unicode string>"', "").split())) from None
 
 
 def toml_value(text: str) -> Any:
-    """What follows `=` in a `--set`: a TOML value where it is one, else the text itself."""
+    """What follows `=` in a `--set`: a TOML value where it is one, else the text itself. No field holds a date."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
-    return parsed["value"] if set(parsed) == {"value"} else text
+    alone = set(parsed) == {"value"} and not isinstance(parsed["value"], date | time)
+    return parsed["value"] if alone else text
 
 
 def _inside(field: str, place: str) -> bool:

@@ -18,6 +18,10 @@ def _m(text: str, unit: str = "", advanced: bool = False, expected: str = "", **
     return Meta(description=text, extra={"unit": unit, "advanced": advanced, "expected": expected}, **limits)
 
 
+_END = r"$(?!\n)"
+"""The end of a pattern: `$` alone lets a last newline pass."""
+
+
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
     """A table of a config file."""
 
@@ -89,7 +93,7 @@ class Dataset(Section):
             "colour put behind transparent images",
             "#rrggbb",
             expected="a colour such as #ffffff",
-            pattern="^#[0-9a-fA-F]{6}$",
+            pattern="^#[0-9a-fA-F]{6}" + _END,
         ),
     ] = "#ffffff"
     on_problem: Annotated[Literal["stop", "skip"], _m("what to do when images can't be used")] = "stop"
@@ -187,7 +191,7 @@ class Runtime(Section):
         _m(
             "`auto`, `cpu`, `cuda` or `cuda:1`",
             expected="auto, cpu, cuda or cuda:N",
-            pattern="^(auto|cpu|cuda(:[0-9]+)?)$",
+            pattern="^(auto|cpu|cuda(:[0-9]+)?)" + _END,
         ),
     ] = "auto"
     threads: Annotated[int, _m("CPU threads of torch; 0: as many as it likes", advanced=True, ge=0, le=1024)] = 0
@@ -196,8 +200,8 @@ class Runtime(Section):
     ] = False
 
 
-_NAME = "^[^/\\\\\\x00-\\x1f.][^/\\\\\\x00-\\x1f]*$"
-_PLAIN = "text without slashes or control characters, not starting with a dot"
+_NAME = "^[^/\\\\\\x00-\\x1f.][^/\\\\\\x00-\\x1f]*" + _END
+_PLAIN = "text of 1 to 80 characters, none of them a slash or control character, not starting with a dot"
 
 
 class Train(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, tag="train", tag_field="kind"):
