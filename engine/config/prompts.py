@@ -5,6 +5,7 @@ The options are those of kohya's sample files, so that such files can be used as
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
@@ -23,13 +24,14 @@ class SamplePrompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OPTIONS = {
-    "n": ("negative", str),
-    "w": ("width", int),
-    "h": ("height", int),
-    "d": ("seed", int),
-    "l": ("guidance_scale", float),
-    "s": ("steps", int),
+    "n": ("negative", str, None),
+    "w": ("width", int, (16, 8192)),
+    "h": ("height", int, (16, 8192)),
+    "d": ("seed", int, (0, 2**63 - 1)),
+    "l": ("guidance_scale", float, (0, 50)),
+    "s": ("steps", int, (1, 1000)),
 }
+"""Letter → field, its type and the least and the largest number."""
 
 
 def parse(line: str) -> SamplePrompt:
@@ -40,11 +42,18 @@ def parse(line: str) -> SamplePrompt:
         letter, _, text = option.partition(" ")
         if letter not in _OPTIONS:
             raise ValueError(f"unknown option --{letter}; there are " + ", ".join(f"--{key}" for key in _OPTIONS))
-        name, kind = _OPTIONS[letter]
-        try:
-            values[name] = kind(text.strip())
-        except ValueError:
-            raise ValueError(f"--{letter} ({name}) expects a number, found {text.strip()!r}") from None
-        if kind is not str and values[name] < (1 if name in ("width", "height", "steps") else 0):
-            raise ValueError(f"--{letter} ({name}) is too small: {text.strip()}")
+        name, kind, limits = _OPTIONS[letter]
+        values[name] = _number(f"--{letter} ({name})", kind, limits, text.strip()) if limits else text.strip()
     return SamplePrompt(prompt=prompt.strip(), **values)
+
+
+def _number(what: str, kind: type[int] | type[float], limits: tuple[int, int], text: str) -> int | float:
+    low, high = limits
+    expected = f"a {'whole ' if kind is int else ''}number from {low} to {high}"
+    try:
+        number = kind(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise ValueError(f"{what} expects {expected}, found {text!r}")
+    return number
