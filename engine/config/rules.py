@@ -45,6 +45,20 @@ def _something_to_train(config: Train, origin: Origins) -> list[Problem]:
     ]
 
 
+def _silent_sets(config: Train, origin: Origins) -> list[Problem]:
+    return [
+        Problem(
+            where=origin(f"adapter.sets[{index}].alpha"),
+            field=f"adapter.sets[{index}].alpha",
+            expected=f"a number above 0 for a rank of {chosen.rank}",
+            found=f"{chosen.alpha:g}",
+            advice="these modules would never change: raise alpha, or set their rank to 0 to leave them alone",
+        )
+        for index, chosen in enumerate(config.adapter.sets)
+        if chosen.rank and not chosen.alpha
+    ]
+
+
 def _prior(config: Train, origin: Origins) -> list[Problem]:
     regular = [index for index, subset in enumerate(config.dataset.subsets) if subset.is_reg]
     if len(regular) == len(config.dataset.subsets):
@@ -140,6 +154,6 @@ def _sampling_interval(config: Train, origin: Origins) -> list[Problem]:
 
 _RULES = {
     Train: (
-        _length, _something_to_train, _prior, _warmup, _file_name, _sample_prompts, _sampling_interval,
+        _length, _something_to_train, _silent_sets, _prior, _warmup, _file_name, _sample_prompts, _sampling_interval,
     ),
 }  # fmt: skip
