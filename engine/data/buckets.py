@@ -6,23 +6,28 @@ large as that allows. The rule has no state and no dependence on the other image
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache
-from math import log
 
 Size = tuple[int, int]
 """Width and height in pixels."""
 
 
 def bucket_for(width: int, height: int, resolution: int, step: int, buckets: bool = True) -> Size:
-    """The shape for a picture: the one whose aspect ratio is nearest by its logarithm; of equals, the largest area.
+    """The shape for a picture: the one whose aspect ratio is off by the smallest factor; of equals, the largest area
+    and then the least elongated.
 
-    The logarithm makes the rule the same for a picture and for its transpose. Without `buckets` it is the square.
-    ValueError if the resolution is smaller than one step.
+    The rule is the same for a picture and for its transpose, so factors are compared exactly, as fractions. Without
+    `buckets` it is the square. ValueError if the resolution is smaller than one step.
     """
     if not buckets:
         return square(resolution, step)
-    aspect = log(width / height)
-    return min(shapes(resolution, step), key=lambda s: (abs(log(s[0] / s[1]) - aspect), -s[0] * s[1], s))
+
+    def nearness(shape: Size) -> tuple[Fraction, int, int]:
+        wide, tall = shape[0] * height, shape[1] * width
+        return Fraction(max(wide, tall), min(wide, tall)), -shape[0] * shape[1], max(shape)
+
+    return min(shapes(resolution, step), key=nearness)
 
 
 def square(resolution: int, step: int) -> Size:
