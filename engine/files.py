@@ -1,16 +1,21 @@
 """Writing files that are either whole or not there.
 
 Everything that matters goes through `replace_file` or `replace_folder`: written beside its final name, synced, then
-renamed, so that a kill or a full disk at any moment leaves the former version or none, never half of one.
+renamed, so that a kill or a full disk at any moment leaves the former version or none, never half of one. What goes
+wrong with the disk is raised as an OSError that names the file that was to be written, whoever wrote it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust, such as safetensors, spell the system's errors inside exceptions of their own."""
 
 
 def sync(path: Path) -> None:
@@ -30,9 +35,10 @@ def replace_file(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
+        with _naming(path):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -41,22 +47,43 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on a clean exit it becomes `path`, in place of an old one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    """Yield an empty temporary folder beside `path`; on a clean exit it becomes `path`, in place of an old one.
+
+    It is meant for files, not for folders in it: those would not be synced. A folder can't be renamed over another, so
+    the old one steps aside first; a kill in that moment leaves neither.
+    """
+    temporary, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old.tmp")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
-        yield temporary
-        for file in temporary.iterdir():
-            sync(file)
-        sync(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        os.rename(temporary, path)
+        with _naming(path):
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.iterdir():
+                sync(file)
+            sync(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, old)
+            os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let what the system refuses be an OSError with the name of the file that it is about."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    except Exception as error:
+        if (told := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(told[1]), os.strerror(int(told[1])), str(path)) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
