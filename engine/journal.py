@@ -1,12 +1,13 @@
 """The journal of a job: the one writer of its events, and of the status that summarises them.
 
 Every event is appended and flushed by itself, so a kill can tear at most the last line; opening a journal cuts such a
-line away. A journal that can't be written must not end a run: the event is lost, the run goes on, and the loss is told
-on standard error.
+line away. A disk that takes nothing more must neither end a run nor leave half a line in the middle: events then wait
+in memory for the next chance, and some room is kept in reserve for the last of them, which says how the run ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -17,6 +18,9 @@ from pathlib import Path
 import msgspec
 
 from engine import files, protocol
+
+RESERVE = 1 << 16
+"""Bytes that are kept on the disk for the end of a run."""
 
 
 class Journal:
@@ -29,11 +33,18 @@ class Journal:
         self.status = protocol.read_status(directory)
         self._status_written = 0.0
         self._mutex = threading.Lock()
+        self._waiting = b""
+        self._failing = False
         path = directory / protocol.JOURNAL
         cut_torn_line(path)
         self._file = path.open("ab", buffering=0)
+        self._reserve = directory / ".reserve.tmp"
+        with contextlib.suppress(OSError):
+            self._reserve.write_bytes(os.urandom(RESERVE))
 
     def close(self) -> None:
+        self._reserve.unlink(missing_ok=True)
+        self._append()
         self._write_status()
         self._file.close()
 
@@ -44,25 +55,41 @@ class Journal:
         self.close()
 
     def emit(self, *events: protocol.Event) -> None:
-        """Append events, stamped with the time, in one write."""
+        """Append events, stamped with the time, in one write. Never raises for a disk that refuses them."""
         now = time.time()
         stamped = [msgspec.structs.replace(event, t=round(now, 3)) for event in events]
         with self._mutex:
-            try:
-                self._file.write(b"".join(protocol.encode(event) for event in stamped))
-            except OSError as error:
-                print(f"journal: {error}", file=sys.stderr)
+            if any(isinstance(event, protocol.End) for event in stamped):
+                self._reserve.unlink(missing_ok=True)
+            self._waiting += b"".join(protocol.encode(event) for event in stamped)
+            self._append()
             for event in stamped:
                 summarise(self.status, event)
             if now - self._status_written >= self.STATUS_SECONDS or any(map(_weighty, stamped)):
                 self._write_status()
+
+    def _append(self) -> None:
+        """Write what waits. A disk that fills up may take a part of it; the rest goes on waiting."""
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+            self._failing = False
+        except OSError as error:
+            self._complain(error)
 
     def _write_status(self) -> None:
         try:
             files.write_bytes(self.directory / protocol.STATUS, self.status.to_bytes())
             self._status_written = time.time()
         except OSError as error:
-            print(f"status: {error}", file=sys.stderr)
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        """Say it on standard error, once; that may be a file on the same disk."""
+        if not self._failing:
+            self._failing = True
+            with contextlib.suppress(OSError):
+                print(f"journal: {error}", file=sys.stderr)
 
 
 def _weighty(event: protocol.Event) -> bool:

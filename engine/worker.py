@@ -5,6 +5,7 @@ The directory is the whole request and takes the whole result. SIGTERM and SIGIN
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ import msgspec
 
 from engine import journal, locks, protocol
 from engine.config import Generate, Job, Request, Train, UserError
+from engine.context import Context, Stopped
 
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
@@ -36,43 +38,50 @@ def run_job(directory: Path, stop: threading.Event | None = None, dry_run: bool 
 
     A dry run goes as far as the plan. Raises locks.Held when another worker has the job.
     """
-    from engine.context import Context, Stopped
+    with locks.hold(directory):
+        _sweep(directory)
+        with journal.Journal(directory) as log:
+            return _attempt(Context(directory, log, stop or threading.Event(), dry_run))
 
+
+def _attempt(context: Context) -> int:
     started = time.monotonic()
+    log = context.journal
+    log.emit(
+        protocol.Attempt(
+            number=log.status.attempt + 1,
+            pid=os.getpid(),
+            host=journal.host(),
+            boot_id=journal.boot_id(),
+            versions=_versions(),
+        )
+    )
     config: Job | None = None
-    with locks.hold(directory), journal.Journal(directory) as log:
-        number = log.status.attempt + 1
+    try:
+        config = frozen(context.directory)
+        end = _run(config, context)
+    except UserError as error:
         log.emit(
-            protocol.Attempt(
-                number=number, pid=os.getpid(), host=journal.host(), boot_id=journal.boot_id(), versions=_versions()
+            *(
+                protocol.Refused(**{name: getattr(problem, name) for name in problem.__struct_fields__})
+                for problem in error.problems
             )
         )
-        _sweep(directory)
-        context = Context(directory, log, stop or threading.Event(), dry_run)
-        try:
-            config = frozen(directory)
-            end = _run(config, context)
-        except UserError as error:
-            log.emit(
-                *(
-                    protocol.Refused(**{name: getattr(problem, name) for name in problem.__struct_fields__})
-                    for problem in error.problems
-                )
-            )
-            end = protocol.End(state="refused", code=protocol.REFUSED, cause=str(error.problems[0]))
-        except Stopped:
-            end = protocol.End(state="stopped", code=protocol.INTERRUPTED, step=log.status.step)
-        except Exception as error:
-            from engine.jobs.failures import explain
+        end = protocol.End(state="refused", code=protocol.REFUSED, cause=str(error.problems[0]))
+    except Stopped:
+        end = protocol.End(state="stopped", code=protocol.INTERRUPTED, step=log.status.step)
+    except Exception as error:
+        from engine.jobs.failures import explain
 
+        with contextlib.suppress(OSError):  # The log may lie on the disk that is full.
             traceback.print_exc()
-            cause, advice = explain(error, config)
-            end = protocol.End(state="failed", code=protocol.FAILED, cause=cause, advice=advice, step=log.status.step)
-        log.emit(msgspec.structs.replace(end, seconds=round(time.monotonic() - started, 1)))
-        return end.code
+        cause, advice = explain(error, config)
+        end = protocol.End(state="failed", code=protocol.FAILED, cause=cause, advice=advice, step=log.status.step)
+    log.emit(msgspec.structs.replace(end, seconds=round(time.monotonic() - started, 1)))
+    return end.code
 
 
-def _run(config: Job, context) -> protocol.End:
+def _run(config: Job, context: Context) -> protocol.End:
     match config:
         case Train():
             from engine.jobs import train as job
@@ -93,7 +102,8 @@ def _sweep(directory: Path) -> None:
     """Remove what a killed attempt left half-written."""
     for folder in (directory, directory / protocol.CHECKPOINTS, directory / protocol.SAMPLES):
         for path in folder.glob(".*.tmp*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _versions() -> dict[str, str]:
