@@ -1,12 +1,13 @@
 """Who is alive: a job is alive while its lock is held, and a lock dies with its process.
 
-Locks are flocks on files in a local runtime folder, since network file systems lie about flock. They are named by the
-resolved path of what they guard. A forked child would keep a lock, so children are spawned.
+Locks are flocks on files in a local folder, since network file systems lie about flock. They are named by the resolved
+path of what they guard. A forked child would keep a lock, so children are spawned.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,16 +22,15 @@ class Held(Exception):
 
 
 def runtime_folder() -> Path:
-    """A folder of this user's on a local disk, made when missing and refused when it is somebody else's."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    path = (
-        Path(base) / "loratui"
-        if base and os.path.isdir(base)
-        else Path(tempfile.gettempdir()) / f"loratui-{os.getuid()}"
-    )
+    """A folder of this user's on a local disk, made when missing and refused when it is somebody else's.
+
+    Not in XDG_RUNTIME_DIR: that is removed with its locks when the user's last session ends, which jobs outlive, and
+    a worker whose lock has no name any more would look dead.
+    """
+    path = Path(tempfile.gettempdir()) / f"loratui-{os.getuid()}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_uid != os.getuid():
-        raise PermissionError(f"{path} belongs to another user")
+    if path.lstat().st_uid != os.getuid() or path.is_symlink():
+        raise PermissionError(errno.EPERM, "belongs to another user, or is a link", str(path))
     return path
 
 
