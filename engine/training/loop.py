@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from engine import draws
 from engine.config import Train
 from engine.lora.flat import FlatParameters
 from engine.models.base import Family
@@ -49,18 +50,22 @@ class Trainer:
     batches: Callable[[int, int], Batch]
     metrics: Metrics
     steps: int
+    done: int = 0
+    """The step that the parameters have come to: set with the update, so that what is saved is never misnamed."""
 
     def train(self, done: int, between: Between) -> None:
         """Go from step `done` to the last one. Raises what `between` raises, and Diverged."""
         warmup = schedule.warmup_steps(self.config, self.steps)
+        self.done = done
         between.begin(done)
         self.mode(True)
         for step in range(done + 1, self.steps + 1):
             factor = schedule.factor(self.config.schedule.kind, step, self.steps, warmup)
             rates = {group: self.rate(group) * factor for group in self.flat.groups}
             self.optimizer.set_rates(rates)
-            losses = [self.accumulate(self.batches(step, micro)) for micro in range(self.config.training.accumulate)]
+            losses = [self.micro_step(step, micro) for micro in range(self.config.training.accumulate)]
             norm = self.optimizer.step()
+            self.done = step
             self.metrics.add(step, torch.cat([torch.stack(losses).mean(0), norm.view(1)]), rates)
             between.after(step)
         self.metrics.flush()
@@ -69,6 +74,12 @@ class Trainer:
         """The full learning rate of a part's factors."""
         settings = self.config.optimizer
         return settings.lr_unet if part == self.family.denoiser else settings.lr_text
+
+    def micro_step(self, step: int, micro: int) -> Tensor:
+        """Draw and accumulate one micro-batch; dropout takes its masks from torch's generator, sown anew for each."""
+        if self.config.adapter.dropout:
+            torch.manual_seed(draws.bits(self.config.training.seed, "dropout", step, micro))
+        return self.accumulate(self.batches(step, micro))
 
     def accumulate(self, batch: Batch) -> Tensor:
         """Add the gradient of one micro-batch. Returns loss, instance loss and prior loss, [3], detached."""

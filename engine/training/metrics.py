@@ -12,10 +12,10 @@ from engine.journal import Journal
 
 
 class Diverged(Exception):
-    """The loss was not finite at `step`."""
+    """Training has left the finite numbers at `step`."""
 
-    def __init__(self, step: int):
-        super().__init__(f"the loss was not a finite number at step {step}")
+    def __init__(self, step: int, what: str = "the loss was not a finite number"):
+        super().__init__(f"{what} at step {step}")
         self.step = step
 
 
@@ -23,11 +23,14 @@ class Metrics:
     """Collects losses and norms of steps and journals them every 50 steps or half a second."""
 
     STEPS, SECONDS = 50, 0.5
+    GATED = 25
+    """Steps in a row whose gradient may be lost before the run is: an fp16 loss scale needs up to 20 to settle."""
 
     def __init__(self, journal: Journal):
         self.journal = journal
         self._waiting: list[tuple[int, Tensor, dict[str, float]]] = []
         self._flushed = time.monotonic()
+        self._gated = 0
 
     def add(self, step: int, numbers: Tensor, rates: dict[str, float]) -> None:
         """`numbers`: loss, instance loss, prior loss, gradient norm, [4] on the device."""
@@ -36,7 +39,7 @@ class Metrics:
             self.flush()
 
     def flush(self) -> None:
-        """Journal what waits. Raises Diverged at the first loss that is not finite."""
+        """Journal what waits. Raises Diverged at the first loss, or too many gradients, that are not finite."""
         if not self._waiting:
             return
         rows = torch.stack([numbers for _, numbers, _ in self._waiting]).tolist()
@@ -60,10 +63,10 @@ class Metrics:
         for event in events:
             if event.loss is None:
                 raise Diverged(event.step)
-
-    def pause(self) -> None:
-        """Leave the time that passes until `proceed` out of the seconds per step."""
-        self.flush()
+            self._gated = self._gated + 1 if event.grad_norm is None else 0
+            if self._gated == self.GATED:
+                raise Diverged(event.step, f"the gradient was not finite {self.GATED} times in a row, the last")
 
     def proceed(self) -> None:
+        """Leave the time since the last flush out of the seconds per step."""
         self._flushed = time.monotonic()

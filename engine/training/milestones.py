@@ -1,7 +1,7 @@
 """What a run does between its steps, and when: pictures, fixed-noise loss, checkpoints, and ending when asked to.
 
-After a step the order is: pictures, validation, checkpoint. So when a state of step k exists, everything due after step
-k was done; an attempt that begins at k does again what the one before may not have finished.
+After a step the order is: pictures, validation, checkpoint. An attempt that begins at step k does again what the one
+before may not have finished there, since a run that was asked to stop saves before everything due was done.
 """
 
 from __future__ import annotations
@@ -60,22 +60,20 @@ class Milestones:
     held_out: bool
     save: Callable[[int], None]
     """Write adapter and state of a step."""
-    done: int = 0
-    saved: int = -1
+    saved: int = 0
 
     def begin(self, step: int) -> None:
-        self.done = self.saved = step
+        self.saved = step
         if step == 0 or due(step, self.intervals.sample, self.trainer.steps):
             self._draw(step)
-        if step == 0 and self.validation:
+        if step == 0 or due(step, self.intervals.validate, self.trainer.steps):
             self._validate(step)
         self.context.stage("train", self.trainer.steps, "steps")
         self.trainer.metrics.proceed()
 
     def after(self, step: int) -> None:
-        self.done = step
         draws_pictures = bool(self.requests) and due(step, self.intervals.sample, self.trainer.steps)
-        validates = bool(self.validation) and due(step, self.intervals.validate, self.trainer.steps)
+        validates = due(step, self.intervals.validate, self.trainer.steps)
         saves = due(step, self.intervals.save, self.trainer.steps)
         if draws_pictures or validates or saves:
             self.trainer.metrics.flush()
@@ -92,12 +90,13 @@ class Milestones:
     def save_now(self) -> None:
         """Write adapter and state of the last step that was done, unless they are there; its metrics go first."""
         self.trainer.metrics.flush()
-        if self.saved != self.done:
-            self.save(self.done)
-            self.saved = self.done
+        step = self.trainer.done
+        if self.saved != step:
+            self.save(step)
+            self.saved = step
 
     def _validate(self, step: int) -> None:
-        if not self.intervals.validate:
+        if not (self.intervals.validate and self.validation):
             return
         loss = self.trainer.validate(self.validation)
         images = "held-out" if self.held_out else "training"
