@@ -92,8 +92,11 @@ class Journal:
                 print(f"journal: {error}", file=sys.stderr)
 
 
+_WEIGHTY = protocol.Attempt | protocol.Stage | protocol.Checkpoint | protocol.Paused | protocol.Continued | protocol.End
+
+
 def _weighty(event: protocol.Event) -> bool:
-    return isinstance(event, protocol.Attempt | protocol.Stage | protocol.End | protocol.Checkpoint)
+    return isinstance(event, _WEIGHTY)
 
 
 def summarise(status: protocol.Status, event: protocol.Event) -> None:
@@ -112,6 +115,13 @@ def summarise(status: protocol.Status, event: protocol.Event) -> None:
             status.steps = event.steps
         case protocol.Step():
             status.step, status.loss = event.step, event.loss
+        case protocol.Validation(loss=loss) if loss is not None:
+            status.validation = loss
+            status.best = loss if status.best is None else min(status.best, loss)
+        case protocol.Paused():
+            status.state = "paused"
+        case protocol.Continued():
+            status.state = "running"
         case protocol.End():
             status.state, status.cause = event.state, event.cause
 

@@ -1,31 +1,17 @@
-"""What a job says and where it says it: typed events, one JSON line each, and the files of a job's directory.
+"""What a job says: typed events, one JSON line each.
 
 The journal is the only thing that a reader needs to follow a job, live or long after its end. Events are added, never
-given a new meaning. Light: neither torch nor textual.
+given a new meaning.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from engine.errors import Problem
-
-CONFIG, JOURNAL, STATUS, LOG = "config.toml", "events.jsonl", "status.json", "engine.log"
-CHECKPOINTS, SAMPLES = "checkpoints", "samples"
-
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes of a worker and of every command."""
-
-
-def workspace() -> Path:
-    """LORATUI_WORKSPACE, by default ~/loratui: everything that is written lies in it."""
-    return Path(os.environ.get("LORATUI_WORKSPACE") or "~/loratui").expanduser().absolute()
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
@@ -144,10 +130,50 @@ class Checkpoint(Event, frozen=True, tag="checkpoint"):
     state: str = ""
 
 
+class Acknowledged(Event, frozen=True, tag="acknowledged"):
+    """A command was read. Whether it was taken, and why not, or what was done about it, is in `text`."""
+
+    command: str
+    """Id of the command."""
+    name: str
+    taken: bool
+    text: str = ""
+
+
+class Paused(Event, frozen=True, tag="paused"):
+    """The job holds still after this step, and keeps its device."""
+
+    step: int
+
+
+class Continued(Event, frozen=True, tag="continued"):
+    """The job goes on after a pause."""
+
+    step: int
+
+
+class Changed(Event, frozen=True, tag="changed"):
+    """A field was changed in the live job, from the step after this one on."""
+
+    step: int
+    field: str
+    value: float
+
+
+class Hooked(Event, frozen=True, tag="hooked"):
+    """A command from the settings was run on `on`, and how it ended."""
+
+    on: str
+    command: str
+    code: int
+    text: str = ""
+
+
 class End(Event, frozen=True, tag="end"):
     """The last event of an attempt that came to an end by itself."""
 
-    state: Literal["done", "stopped", "failed", "refused"]
+    state: Literal["done", "stopped", "failed", "refused", "released"]
+    """`released`: paused, with everything saved and the device given back."""
     code: int
     cause: str = ""
     advice: list[str] = []
@@ -157,7 +183,8 @@ class End(Event, frozen=True, tag="end"):
 
 
 AnyEvent = (
-    Attempt | Resumed | Stage | Progress | Notice | Refused | PlanMade | Step | Validation | Sample | Checkpoint | End
+    Attempt | Resumed | Stage | Progress | Notice | Refused | PlanMade | Step | Validation | Sample | Checkpoint
+    | Acknowledged | Paused | Continued | Changed | Hooked | End
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
@@ -177,56 +204,6 @@ def decode(line: bytes) -> AnyEvent | None:
         return None
 
 
-class JournalReader:
-    """Reads the events of a journal as they are appended; a last line still being written waits for its newline."""
-
-    def __init__(self, path: Path, offset: int = 0):
-        self.path, self.offset = path, offset
-
-    def read(self) -> Iterator[AnyEvent]:
-        """Every event that has been completed since the last call."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        return
-                    self.offset += len(line)
-                    event = decode(line)
-                    if event is not None:
-                        yield event
-        except FileNotFoundError:
-            return
-
-
 def finite(value: float) -> float | None:
     """A number that JSON can carry, or None."""
     return value if math.isfinite(value) else None
-
-
-class Status(msgspec.Struct, kw_only=True):
-    """`status.json`: a summary of a job for lists, replaced atomically; never the truth about liveness."""
-
-    state: Literal["queued", "running", "done", "stopped", "failed", "refused"] = "queued"
-    stage: str = ""
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    host: str = ""
-    boot_id: str = ""
-    pid: int = 0
-    attempt: int = 0
-    started: float = 0.0
-    updated: float = 0.0
-    cause: str = ""
-
-    def to_bytes(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
-
-
-def read_status(directory: Path) -> Status:
-    """The status of a job; a default one where none was written yet."""
-    try:
-        return msgspec.json.decode((directory / STATUS).read_bytes(), type=Status)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-        return Status()

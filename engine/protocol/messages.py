@@ -1,0 +1,342 @@
+"""The messages of the pipe: JSON-RPC 2.0, one message a line, requests and replies and notifications.
+
+`METHODS` is the whole interface of the host: name → what it takes and gives. A host says hello with its protocol
+version; a client of another version stops there. Fields are added with defaults and never given a new meaning, so an
+older client keeps working.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from engine.protocol.events import AnyEvent
+
+VERSION = 1
+LONGEST = 1 << 20
+"""Bytes in a request line; a longer one is refused unread."""
+
+PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+REFUSED_BY_RULE = 1
+"""Error code of a user's mistake; `data.problems` lists what is wrong, as engine.errors.Problem has it."""
+
+State = Literal[
+    "queued", "running", "paused", "stalled", "released", "done", "stopped", "failed", "refused", "crashed", "elsewhere"
+]
+"""`stalled`: alive and silent for long; `crashed`: dead without a last event; `elsewhere`: on another machine."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of params and results."""
+
+
+class Nothing(Message, frozen=True):
+    """No params, or no result."""
+
+
+class HelloParams(Message, frozen=True):
+    version: int
+    client: str = ""
+
+
+class Hello(Message, frozen=True):
+    version: int
+    program: str
+    pid: int
+    host: str
+    workspace: str
+
+
+class Submit(Message, frozen=True):
+    """A job: a config as a table, its paths absolute. `first` puts it at the head of the queue."""
+
+    config: dict[str, Any]
+    first: bool = False
+    hold: bool = False
+    """Write it down and start nothing."""
+
+
+class JobRef(Message, frozen=True):
+    """A job by its id, the end of it, or its folder."""
+
+    job: str
+
+
+class Submitted(Message, frozen=True):
+    id: str
+    path: str
+    queued: bool
+    """Whether it waits for a device; a job that needs none is started at once."""
+
+
+class JobSummary(Message, frozen=True):
+    id: str
+    project: str
+    kind: str
+    name: str
+    state: State
+    path: str
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    validation: float | None = None
+    best: float | None = None
+    device: str = ""
+    position: int | None = None
+    """Place in the queue, from 1."""
+    attempt: int = 0
+    submitted: float = 0.0
+    started: float = 0.0
+    updated: float = 0.0
+    cause: str = ""
+    advice: list[str] = []
+
+
+class ListJobs(Message, frozen=True):
+    project: str = ""
+    limit: int = 1000
+
+
+class Jobs(Message, frozen=True):
+    """Newest first."""
+
+    jobs: list[JobSummary]
+
+
+class JobDetails(Message, frozen=True):
+    summary: JobSummary
+    config: str
+    """Its config.toml."""
+    outputs: list[str] = []
+    checkpoints: list[str] = []
+    samples: list[str] = []
+    bytes: int = 0
+    """Size of its folder."""
+    log: str = ""
+    """The end of its log, where it crashed or failed."""
+
+
+class Watch(Message, frozen=True):
+    """Follow a job's journal from a byte offset on; the answer is notifications `job.events`."""
+
+    job: str
+    offset: int = 0
+
+
+class Watching(Message, frozen=True):
+    id: str
+    size: int
+    """Bytes in the journal at this moment."""
+
+
+class JobEvents(Message, frozen=True):
+    """Notification `job.events`: what a journal says between two offsets."""
+
+    id: str
+    offset: int
+    """Behind the last of these events."""
+    events: list[AnyEvent]
+    state: State
+
+
+class Control(Message, frozen=True):
+    """A command to a live job. Its acknowledgement is an event in the job's journal, under the id that comes back."""
+
+    job: str
+    name: Literal["pause", "resume", "stop", "checkpoint", "sample", "set"]
+    release: bool = False
+    """pause: save, end, and give the device back."""
+    prompt: str = ""
+    """sample: a line as in `sampling.prompts`; empty: the run's own prompts."""
+    field: str = ""
+    """set: optimizer.lr_unet or optimizer.lr_text."""
+    value: float = 0.0
+
+
+class Command(Message, frozen=True):
+    id: str
+
+
+class Remove(Message, frozen=True):
+    """Move a job to the workspace's trash. A live one is refused unless `force` stops it first."""
+
+    job: str
+    force: bool = False
+
+
+class Removed(Message, frozen=True):
+    id: str
+    trash: str
+    bytes: int
+
+
+class Queue(Message, frozen=True):
+    """Waiting jobs, next first."""
+
+    jobs: list[JobSummary]
+    runner: bool
+    """Whether a runner is alive."""
+
+
+class Move(Message, frozen=True):
+    """Put a waiting job at a place, from 1."""
+
+    job: str
+    position: int
+
+
+class ProjectSummary(Message, frozen=True):
+    name: str
+    path: str
+    jobs: int
+    running: int
+    updated: float
+
+
+class Projects(Message, frozen=True):
+    projects: list[ProjectSummary]
+
+
+class ProjectRef(Message, frozen=True):
+    name: str
+
+
+class FolderRef(Message, frozen=True):
+    path: str
+    offset: int = 0
+    limit: int = 1000
+
+
+class AdapterHeader(Message, frozen=True):
+    """What the header of an adapter file says; `problem` instead where it can't be read."""
+
+    path: str
+    bytes: int
+    modified: float
+    metadata: dict[str, str] = {}
+    tensors: int = 0
+    problem: str = ""
+
+
+class Adapters(Message, frozen=True):
+    total: int
+    adapters: list[AdapterHeader]
+
+
+class ImageEntry(Message, frozen=True):
+    """A picture of a folder; width and height are 0 where its header can't be read."""
+
+    path: str
+    bytes: int
+    width: int = 0
+    height: int = 0
+    caption: str = ""
+    caption_source: str = ""
+
+
+class Images(Message, frozen=True):
+    total: int
+    images: list[ImageEntry]
+
+
+class GpuFigures(Message, frozen=True):
+    uuid: str
+    name: str
+    index: int
+    utilization: int | None = None
+    """Per cent."""
+    memory_used: int | None = None
+    memory_total: int | None = None
+    """Bytes."""
+    temperature: int | None = None
+    """°C."""
+    power: float | None = None
+    power_limit: float | None = None
+    """Watts."""
+    holder: str = ""
+    """Id of the job that holds it."""
+
+
+class DeviceFigures(Message, frozen=True):
+    """Result of `devices.list`, and notification `devices` once a second after `devices.watch`."""
+
+    t: float
+    cpu: float
+    """Per cent of all cores."""
+    memory_used: int
+    memory_total: int
+    disk_free: int
+    """Bytes, on the workspace's file system."""
+    gpus: list[GpuFigures] = []
+    problem: str = ""
+    """Why there are no figures of GPUs, where there should be."""
+
+
+class ResolveBase(Message, frozen=True):
+    base: str
+
+
+class BaseSummary(Message, frozen=True):
+    base: str
+    kind: str
+    path: str
+    family: str
+    title: str
+    default_resolution: int
+    size_step: int
+    prediction: str
+
+
+METHODS: dict[str, tuple[type[Message], type[Message]]] = {
+    "hello": (HelloParams, Hello),
+    "jobs.submit": (Submit, Submitted),
+    "jobs.list": (ListJobs, Jobs),
+    "jobs.show": (JobRef, JobDetails),
+    "jobs.watch": (Watch, Watching),
+    "jobs.unwatch": (JobRef, Nothing),
+    "jobs.control": (Control, Command),
+    "jobs.retry": (JobRef, Submitted),
+    "jobs.remove": (Remove, Removed),
+    "queue.list": (Nothing, Queue),
+    "queue.move": (Move, Queue),
+    "queue.cancel": (JobRef, Queue),
+    "projects.list": (Nothing, Projects),
+    "projects.create": (ProjectRef, ProjectSummary),
+    "adapters.list": (FolderRef, Adapters),
+    "images.list": (FolderRef, Images),
+    "devices.list": (Nothing, DeviceFigures),
+    "devices.watch": (Nothing, Nothing),
+    "devices.unwatch": (Nothing, Nothing),
+    "bases.resolve": (ResolveBase, BaseSummary),
+}
+"""Method → (params, result)."""
+
+NOTIFICATIONS: dict[str, type[Message]] = {"job.events": JobEvents, "devices": DeviceFigures}
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """A line from a client. Without an id it is a notification, and gets no reply."""
+
+    jsonrpc: str
+    method: str
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    id: int | str | None = None
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    code: int
+    message: str
+    data: dict[str, Any] = {}
+
+
+class Reply(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A line from the host: a result, an error, or a notification, which has a method."""
+
+    jsonrpc: str = msgspec.field(default="", name="jsonrpc")
+    id: int | str | None = None
+    result: msgspec.Raw | None = None
+    error: Error | None = None
+    method: str = ""
+    params: msgspec.Raw | None = None
