@@ -129,7 +129,9 @@ def test_micro_batches_of_steps_run_through_the_order_without_a_gap(made):
 
 def test_another_seed_gives_other_pictures_and_other_noise(made):
     one, two = made(seed=1)[0], made(seed=2)[0]
-    assert [one(step, 0).conditioning() for step in range(1, 9)] != [two(step, 0).conditioning() for step in range(1, 9)]
+    assert [one(step, 0).conditioning() for step in range(1, 9)] != [
+        two(step, 0).conditioning() for step in range(1, 9)
+    ]
     assert not torch.equal(one(1, 0).noise.noise, two(1, 0).noise.noise)
 
 
