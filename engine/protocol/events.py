@@ -200,7 +200,7 @@ def decode(line: bytes) -> AnyEvent | None:
     """Read one line; None for a line of a newer version or a damaged one."""
     try:
         return _decoder.decode(line)
-    except (msgspec.ValidationError, msgspec.DecodeError):
+    except (ValueError, RecursionError):  # msgspec's own errors, and bytes that are not UTF-8
         return None
 
 

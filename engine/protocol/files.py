@@ -75,7 +75,7 @@ def read_status(directory: Path) -> Status:
     """The status of a job; a default one where none was written yet."""
     try:
         return msgspec.json.decode((directory / STATUS).read_bytes(), type=Status)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+    except (OSError, ValueError, RecursionError):  # ValueError: msgspec's own, and bytes that are not UTF-8
         return Status()
 
 

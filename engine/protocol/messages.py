@@ -128,17 +128,22 @@ class Watch(Message, frozen=True):
 class Watching(Message, frozen=True):
     id: str
     size: int
-    """Bytes in the journal at this moment."""
+    """Bytes of whole lines in the journal at this moment: who has got there knows all that is past."""
 
 
 class JobEvents(Message, frozen=True):
-    """Notification `job.events`: what a journal says between two offsets."""
+    """Notification `job.events`: what a journal says between two offsets; no events where only the state changed."""
 
     id: str
     offset: int
     """Behind the last of these events."""
     events: list[AnyEvent]
+    """All of them, but of the progress of one stage the last."""
     state: State
+    restarted: bool = False
+    """The journal was replaced or cut: it is told from its start again, and what was told before is void."""
+    gone: bool = False
+    """The job's folder is no longer there, and no longer watched."""
 
 
 class Control(Message, frozen=True):
