@@ -160,15 +160,6 @@ class Changed(Event, frozen=True, tag="changed"):
     value: float
 
 
-class Hooked(Event, frozen=True, tag="hooked"):
-    """A command from the settings was run on `on`, and how it ended."""
-
-    on: str
-    command: str
-    code: int
-    text: str = ""
-
-
 class End(Event, frozen=True, tag="end"):
     """The last event of an attempt that came to an end by itself."""
 
@@ -184,7 +175,7 @@ class End(Event, frozen=True, tag="end"):
 
 AnyEvent = (
     Attempt | Resumed | Stage | Progress | Notice | Refused | PlanMade | Step | Validation | Sample | Checkpoint
-    | Acknowledged | Paused | Continued | Changed | Hooked | End
+    | Acknowledged | Paused | Continued | Changed | End
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

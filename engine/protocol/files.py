@@ -12,7 +12,7 @@ import msgspec
 from engine.protocol.events import AnyEvent, decode
 
 CONFIG, SUBMISSION, JOURNAL, CONTROL = "config.toml", "submission.json", "events.jsonl", "control.jsonl"
-STATUS, LOG = "status.json", "engine.log"
+STATUS, LOG, HOOKS = "status.json", "engine.log", "hooks.jsonl"
 CHECKPOINTS, SAMPLES = "checkpoints", "samples"
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -63,6 +63,8 @@ class Status(msgspec.Struct, kw_only=True):
     boot_id: str = ""
     pid: int = 0
     attempt: int = 0
+    crashes: int = 0
+    """Attempts that died without a last event since a person last queued it."""
     started: float = 0.0
     updated: float = 0.0
     cause: str = ""
@@ -90,6 +92,8 @@ class Submission(msgspec.Struct, kw_only=True):
     submitted: float
     host: str
     needs_device: bool
+    device: str = "auto"
+    """`runtime.device` of the config."""
     retries: int = 0
     """How often it is started again after a crash; a failure of its own is not tried again."""
 
@@ -104,3 +108,17 @@ class ControlLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt: str = ""
     field: str = ""
     value: float = 0.0
+
+
+class HookLine(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A line of `hooks.jsonl`: a command from the settings that was run for the job, and how it ended."""
+
+    t: float
+    on: str
+    """on_checkpoint, on_done or on_failed."""
+    step: int
+    command: str
+    code: int
+    seconds: float = 0.0
+    text: str = ""
+    """The end of what it printed."""
