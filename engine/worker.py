@@ -41,6 +41,7 @@ def run_job(directory: Path, stop: threading.Event | None = None, dry_run: bool 
     with locks.hold(directory):
         _sweep(directory)
         with journal.Journal(directory) as log:
+            log.status.device = os.environ.get(locks.DEVICE, "")
             return _attempt(Context(directory, log, stop or threading.Event(), dry_run))
 
 
@@ -120,10 +121,13 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    locks.inherit()
+    device = os.environ.get(locks.DEVICE)
     try:
-        return run_job(Path(directory), stop, dry_run="--dry-run" in options)
-    except locks.Held:
-        print(f"{directory}: another worker is on this job", file=sys.stderr)
+        with locks.hold(locks.device(device)) if device else contextlib.nullcontext():
+            return run_job(Path(directory), stop, dry_run="--dry-run" in options)
+    except locks.Held as error:
+        print(f"{error}: another worker has it", file=sys.stderr)
         return protocol.FAILED
 
 
