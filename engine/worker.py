@@ -124,8 +124,10 @@ def main() -> int:
     locks.inherit()
     device = os.environ.get(locks.DEVICE)
     try:
-        with locks.hold(locks.device(device)) if device else contextlib.nullcontext():
-            return run_job(Path(directory), stop, dry_run="--dry-run" in options)
+        # A device's lock is kept to the end of the process: only then is its memory free.
+        if device and locks.take(locks.device(device), patience=2.0) is None:
+            raise locks.Held(device)
+        return run_job(Path(directory), stop, dry_run="--dry-run" in options)
     except locks.Held as error:
         print(f"{error}: another worker has it", file=sys.stderr)
         return protocol.FAILED
