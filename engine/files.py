@@ -50,11 +50,10 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on a clean exit it becomes `path`, in place of an old one.
 
     It is meant for files, not for folders in it: those would not be synced. A folder can't be renamed over another, so
-    the old one steps aside first; a kill in that moment leaves neither.
+    the old one goes first; a kill in that moment leaves neither.
     """
-    temporary, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old.tmp")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         with _naming(path):
             temporary.mkdir()
@@ -62,14 +61,21 @@ def replace_folder(path: Path) -> Iterator[Path]:
             for file in temporary.iterdir():
                 sync(file)
             sync(temporary)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(path, old)
+            remove_folder(path)
             os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if it is there, in a way that a kill leaves it whole or not there under its name."""
+    leaving = path.with_name(f".{path.name}.old.tmp")
+    shutil.rmtree(leaving, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, leaving)
+    shutil.rmtree(leaving, ignore_errors=True)
 
 
 @contextlib.contextmanager

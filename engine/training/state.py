@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -75,7 +74,7 @@ def save(folder: Path, name: str, step: int, now: Conditions, tensors: dict[str,
     states = find(folder)
     end = states.index(path) + 1
     for passed in states[: max(0, end - keep)] + states[end:]:
-        shutil.rmtree(passed, ignore_errors=True)
+        files.remove_folder(passed)
     return path
 
 
