@@ -36,11 +36,16 @@ class Caption:
     source: str
 
 
-def read_captions(folder: Folder) -> tuple[dict[Path, Caption], list[Note], list[Problem]]:
-    """A caption for each of the folder's images, keyed by the image's path."""
+def read_captions(
+    folder: Folder, lines: dict[str, str] | None = None
+) -> tuple[dict[Path, Caption], list[Note], list[Problem]]:
+    """A caption for each of the folder's images, keyed by the image's path.
+
+    `lines`: what `read_metadata` says of the whole folder, from a caller that asks for a few of its images at a time.
+    """
     notes: list[Note] = []
     problems: list[Problem] = []
-    lines = _read_metadata(folder, notes, problems)
+    lines = read_metadata(folder, notes, problems) if lines is None else lines
     captions = {}
     for image in folder.images:
         found = _beside(image, notes, problems)
@@ -118,8 +123,8 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _read_metadata(folder: Folder, notes: list[Note], problems: list[Problem]) -> dict[str, str]:
-    """File name → caption, from the folder's metadata.jsonl if it has one."""
+def read_metadata(folder: Folder, notes: list[Note], problems: list[Problem]) -> dict[str, str]:
+    """File name (composed) → caption, from the folder's metadata.jsonl if it has one."""
     file = folder.path / METADATA
     text = _read(file, notes, problems)
     here = {_key(image.name) for image in folder.images}
