@@ -341,7 +341,7 @@ class Reply(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     jsonrpc: str = msgspec.field(default="", name="jsonrpc")
     id: int | str | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"{}")
     error: Error | None = None
     method: str = ""
-    params: msgspec.Raw | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")
