@@ -32,13 +32,12 @@ def run(config: Generate, context: Context) -> list[str]:
         device=place.device,
     )
     context.notices([*family.notices, *device.prepare(family, config.runtime, place)])
-    adapters = [read_adapter(family, Path(use.path)) for use in config.adapters]
+    requests, adapters = pictures(config, family), read_adapters(config, family)
     used = [
         UsedAdapter(Path(use.path).stem, use.weight, adapter.metadata.get("sshs_model_hash", ""))
         for use, adapter in zip(config.adapters, adapters, strict=True)
     ]
     apply(family.parts, compose(zip(adapters, (use.weight for use in config.adapters), strict=True)))
-    requests = pictures(config, family)
     if context.dry_run:
         return []
     context.stage("draw", sum(request.steps for request in requests), "steps")
@@ -66,6 +65,19 @@ def _draw(
     return str(path)
 
 
+def read_adapters(config: Generate, family: Family) -> list[Adapter]:
+    """The adapters of a request. Raises UserError with everything that is wrong with any of them."""
+    adapters, problems = [], []
+    for use in config.adapters:
+        try:
+            adapters.append(read_adapter(family, Path(use.path)))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    return adapters
+
+
 def read_adapter(family: Family, path: Path) -> Adapter:
     """An adapter file whose modules are this base's. Raises UserError with everything that is wrong with it."""
     names = family.kohya_names()
@@ -77,17 +89,19 @@ def pictures(config: Generate, family: Family) -> list[sampler.Request]:
     """The pictures that were asked for, seeds counted up from the first."""
     asked = config.picture
     width, height = (family.default_resolution if side == "auto" else side for side in (asked.width, asked.height))
-    for name, side in (("width", width), ("height", height)):
-        if side % family.size_step:
-            raise UserError(
-                Problem(
-                    where="picture",
-                    field=name,
-                    expected=f"a multiple of {family.size_step} pixels for {family.title}",
-                    found=str(side),
-                    advice=f"{max(1, round(side / family.size_step)) * family.size_step} is the nearest",
-                )
-            )
+    problems = [
+        Problem(
+            where="picture",
+            field=name,
+            expected=f"a multiple of {family.size_step} pixels for {family.title}",
+            found=str(side),
+            advice=f"{max(1, round(side / family.size_step)) * family.size_step} is the nearest",
+        )
+        for name, side in (("width", width), ("height", height))
+        if side % family.size_step
+    ]
+    if problems:
+        raise UserError(problems)
     return [
         sampler.Request(
             prompt=asked.prompt,

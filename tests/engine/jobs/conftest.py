@@ -149,9 +149,8 @@ class Attempts:
         return answer["code"], answer["calls"]
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
+        self.process.kill()
+        self.process.communicate()
 
 
 @pytest.fixture(scope="session")
