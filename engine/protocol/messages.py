@@ -140,6 +140,8 @@ class JobEvents(Message, frozen=True):
     events: list[AnyEvent]
     """All of them, but of the progress of one stage the last."""
     state: State
+    """A change of it comes behind all events before it: who is at `Watching.size` and hears of the end has heard all.
+    """
     restarted: bool = False
     """The journal was replaced or cut: it is told from its start again, and what was told before is void."""
     gone: bool = False
