@@ -1,0 +1,254 @@
+"""What lies in folders: adapters by their headers, images by their headers and captions, and the workspace's projects.
+
+Folders hold a hundred thousand files and change under us. A listing is kept for as long as its folder is untouched, a
+file's header for as long as the file is; only the page that is asked for is looked into. Whatever is wrong with one
+file is said of that file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.errors import Problem, UserError
+from engine.protocol.messages import (
+    AdapterHeader,
+    Adapters,
+    FolderRef,
+    ImageEntry,
+    Images,
+    JobSummary,
+    Projects,
+    ProjectSummary,
+)
+
+MOST = 10_000
+"""Entries of a page."""
+LONGEST_VALUE = 1000
+"""Characters of a metadata value that a list shows; kohya's tag counts run to hundreds of thousands."""
+SETTLED_NS = 2_000_000_000
+"""Age from which a folder's time can be trusted: two changes within one tick of its clock look like one."""
+LIVE = ("running", "paused", "stalled")
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""The only readers of picture headers that are tried; some of Pillow's others start programs."""
+_ORIENTATION, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag, and its values for pictures that are stored lying on their side."""
+
+
+class Kept:
+    """Values that hold for as long as their stamp does; of more than `most` the one unused for longest is dropped."""
+
+    def __init__(self, most: int):
+        self._most = most
+        self._values: OrderedDict[Hashable, tuple[Any, Any]] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def get(self, key: Hashable, stamp: Any, make: Callable[[], Any], lasting: bool = True) -> Any:
+        """The value under `key`, made anew unless it was made at the same stamp."""
+        with self._mutex:
+            if key in self._values and self._values[key][0] == stamp:
+                self._values.move_to_end(key)
+                return self._values[key][1]
+        value = make()
+        with self._mutex:
+            if lasting:
+                self._values[key] = (stamp, value)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        return value
+
+
+_listings, _metadata, _headers, _pictures = Kept(8), Kept(4), Kept(2_000), Kept(50_000)
+
+
+def adapters(params: FolderRef) -> Adapters:
+    """The safetensors files of a folder. Raises UserError for a folder that can't be listed."""
+    folder, names = _listing(params, frozenset({".safetensors"}))
+    page = names[params.offset : params.offset + params.limit]
+    return Adapters(total=len(names), adapters=[_adapter(folder / name) for name in page])
+
+
+def images(params: FolderRef) -> Images:
+    """The pictures of a folder, with the captions that training would take. Raises UserError as `adapters`."""
+    from engine.data.folders import IMAGES
+
+    folder, names = _listing(params, IMAGES)
+    page = tuple(folder / name for name in names[params.offset : params.offset + params.limit])
+    captions = _captions(folder, names, page)
+    return Images(total=len(names), images=[_picture(path, captions[path]) for path in page])
+
+
+def projects(workspace: Path, jobs: Iterable[JobSummary]) -> Projects:
+    """The workspace's projects by name; `jobs`: those of all of them."""
+    of: dict[str, list[JobSummary]] = {}
+    for job in jobs:
+        of.setdefault(job.project, []).append(job)
+    try:
+        names = {entry.name for entry in os.scandir(workspace / "projects") if entry.is_dir() and entry.name[0] != "."}
+    except OSError:
+        names = set()
+    return Projects(projects=[_project(workspace, name, of.get(name, [])) for name in sorted(names | set(of))])
+
+
+def create_project(workspace: Path, name: str) -> ProjectSummary:
+    """Make a project's folder. Raises UserError for what is no plain folder name, or is there already."""
+    folder = workspace / "projects" / name
+    if not name.isprintable() or not name.strip() or name.startswith(".") or set(name) & set("/\\") or len(name) > 100:
+        raise UserError(
+            Problem(
+                where="project",
+                field="name",
+                expected="a plain folder name of at most 100 characters that does not begin with a dot",
+                found=repr(name[:120]),
+                advice="choose one without slashes",
+            )
+        )
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            Problem(where=str(folder), expected="a new project", found="one of that name", advice="choose another name")
+        ) from None
+    (folder / "runs").mkdir()
+    return _project(workspace, name, [])
+
+
+def _project(workspace: Path, name: str, jobs: list[JobSummary]) -> ProjectSummary:
+    folder = workspace / "projects" / name
+    running = sum(job.state in LIVE for job in jobs)
+    try:
+        made = folder.stat().st_mtime
+    except OSError:
+        made = 0.0
+    updated = max([made, *(job.updated for job in jobs)])
+    return ProjectSummary(name=name, path=str(folder), jobs=len(jobs), running=running, updated=updated)
+
+
+def _listing(params: FolderRef, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
+    """A folder, and the names of its files with these suffixes in natural order. Hidden files do not count."""
+    if not (params.offset >= 0 and 1 <= params.limit <= MOST):
+        found = f"offset {params.offset}, limit {params.limit}"
+        raise UserError(Problem(where="page", expected=f"an offset from 0 on and 1 to {MOST} entries", found=found))
+    try:
+        folder = Path(params.path).expanduser().absolute()
+        changed = folder.stat().st_mtime_ns
+        settled = time.time_ns() - changed > SETTLED_NS
+        key = folder, suffixes
+        return folder, _listings.get(key, changed, lambda: _names(folder, suffixes), lasting=settled)
+    except (OSError, RuntimeError, ValueError) as error:  # no such home, a null character in the path
+        found = "a file" if isinstance(error, NotADirectoryError) else getattr(error, "strerror", None) or str(error)
+        advice = "check the path and its permissions"
+        raise UserError(Problem(where=params.path, expected="a folder", found=found.lower(), advice=advice)) from None
+
+
+def _names(folder: Path, suffixes: frozenset[str]) -> list[str]:
+    from engine.data.folders import natural
+
+    with os.scandir(folder) as entries:
+        files = [
+            Path(entry.name)
+            for entry in entries
+            if os.path.splitext(entry.name)[1].lower() in suffixes and entry.name[0] != "." and not entry.is_dir()
+        ]
+    return [path.name for path in sorted(files, key=natural)]
+
+
+def _regular(path: Path) -> os.stat_result | str:
+    """The file's facts, or why it is none that could be read. A pipe of that name would never end."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        return (error.strerror or "it can't be read").lower()
+    return facts if stat.S_ISREG(facts.st_mode) else "no regular file"
+
+
+def _stamp(facts: os.stat_result) -> tuple[int, int, int]:
+    return facts.st_mtime_ns, facts.st_size, facts.st_ino
+
+
+def _adapter(path: Path) -> AdapterHeader:
+    facts = _regular(path)
+    if isinstance(facts, str):
+        return AdapterHeader(path=str(path), bytes=0, modified=0.0, problem=facts)
+    return _headers.get(path, _stamp(facts), lambda: _header(path, facts))
+
+
+def _header(path: Path, facts: os.stat_result) -> AdapterHeader:
+    from engine.formats.container import read_header
+
+    about = {"path": str(path), "bytes": facts.st_size, "modified": facts.st_mtime}
+    try:
+        header = read_header(path)
+    except UserError as error:
+        problem = str(msgspec.structs.replace(error.problems[0], where=path.name))
+        return AdapterHeader(**about, problem=problem)
+    metadata = {
+        key: value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 1] + "…"
+        for key, value in header.metadata.items()
+    }
+    return AdapterHeader(**about, metadata=metadata, tensors=len(header.tensors))
+
+
+def _captions(folder: Path, names: list[str], page: tuple[Path, ...]) -> dict[Path, Any]:
+    """The captions of a page. The files beside the images are read anew; a metadata.jsonl only when it has changed."""
+    from engine.data import captions
+
+    def lines() -> dict[str, str]:
+        return captions.read_metadata(_folder(folder, tuple(map(Path, names))), [], [])
+
+    file = _regular(folder / captions.METADATA)
+    kept = {} if isinstance(file, str) else _metadata.get(folder, (*_stamp(file), len(names)), lines)
+    return captions.read_captions(_folder(folder, page), kept)[0]
+
+
+def _folder(path: Path, images: tuple[Path, ...]) -> Any:
+    """A folder as training would see it that is given nothing but its path."""
+    from engine.data.folders import Folder, kohya_name
+
+    repeats, tokens = kohya_name(path.name) or (1, "")
+    return Folder(
+        path=path,
+        images=images,
+        subset=0,
+        repeats=max(1, repeats),
+        class_tokens=tokens,
+        tokens_from="folder name" if tokens else "",
+        caption_prefix="",
+        caption_suffix="",
+        is_reg=False,
+        flip=False,
+        crops=1,
+        caption_dropout=0.0,
+    )
+
+
+def _picture(path: Path, caption: Any) -> ImageEntry:
+    facts = _regular(path)
+    width = height = size = 0
+    if not isinstance(facts, str):
+        size = facts.st_size
+        width, height = _pictures.get(path, _stamp(facts), lambda: _upright_size(path))
+    about = {"caption": caption.text, "caption_source": caption.source}
+    return ImageEntry(path=str(path), bytes=size, width=width, height=height, **about)
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    """Width and height as the picture is looked at, from its header alone; zeros where that can't be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            # Only where the header brought it along: Pillow decodes a whole PNG in search of it.
+            exif = image.getexif() if "exif" in image.info or image.format == "TIFF" else {}
+            return image.size[::-1] if exif.get(_ORIENTATION) in _ON_THEIR_SIDE else image.size
+    except Exception:  # what damaged headers raise in Pillow is not limited to OSError
+        return 0, 0
