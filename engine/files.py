@@ -96,3 +96,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Put `content` into `path`, atomically."""
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file that several processes may append to, in one write.
+
+    What a killed writer left of a line before stays a line of its own, and swallows nothing.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, b"\n" * bool(torn) + line + b"\n")
+    finally:
+        os.close(descriptor)

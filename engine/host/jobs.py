@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine import journal, locks, protocol
+from engine import files, journal, locks, protocol
 from engine.config import Problem, UserError
 from engine.host import launch, liveness, queue
 from engine.host.liveness import state_of
@@ -75,7 +75,7 @@ def control(directory: Path, params: messages.Control) -> messages.Command:
     for name in ("release", "prompt", "field", "value"):
         setattr(line, name, getattr(params, name))
     with mendable(directory):
-        _append(directory / protocol.CONTROL, msgspec.json.encode(line))
+        files.append_line(directory / protocol.CONTROL, msgspec.json.encode(line))
     return messages.Command(id=line.id)
 
 
@@ -181,17 +181,6 @@ def _thrown(directory: Path, trash: Path) -> Path:
             shutil.move(directory, trash / name)
             return trash / name
     raise FileExistsError(str(trash / directory.name))
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Add a line in one write. What a killed writer left of one before does not swallow it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" * bool(torn) + line + b"\n")
-    finally:
-        os.close(descriptor)
 
 
 def _refused(row: messages.JobSummary, expected: str, advice: str = "") -> UserError:

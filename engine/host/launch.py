@@ -16,6 +16,8 @@ from pathlib import Path
 
 from engine import locks
 
+CHECKOUT = str(Path(__file__).resolve().parents[2])
+"""Where the packages lie; a checkout has its pyproject.toml there too."""
 RUNNER_LOG, LONGEST_LOG = "runner.log", 1 << 20
 CONTROL_OFFSET = "LORATUI_CONTROL_OFFSET"
 """Variable: bytes in control.jsonl when the worker was started. What follows was said to this attempt."""
@@ -41,11 +43,18 @@ def engine_environment() -> dict[str, str]:
     installed finds its own packages.
     """
     environment = os.environ | {"PYTHONSAFEPATH": "1"}
-    checkout = str(Path(__file__).resolve().parents[2])
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
-    if Path(checkout, "pyproject.toml").is_file() and checkout not in paths:
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [checkout, *paths]))
+    if Path(CHECKOUT, "pyproject.toml").is_file() and CHECKOUT not in paths:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [CHECKOUT, *paths]))
     return environment
+
+
+def foreign_environment() -> dict[str, str]:
+    """This process's environment for programs that are not ours, without what makes a child find this engine."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    paths = environment.pop("PYTHONPATH", "").split(os.pathsep)
+    others = [path for path in paths if path and path != CHECKOUT]
+    return environment | ({"PYTHONPATH": os.pathsep.join(others)} if others else {})
 
 
 def freeze() -> dict[str, str]:

@@ -43,12 +43,24 @@ class Life(NamedTuple):
 def status_of(directory: Path) -> protocol.Status:
     """The last summary of a job. It says what the worker last said, which may be long dead."""
     try:
-        return _decoder.decode((directory / protocol.STATUS).read_bytes())
+        return _decoder.decode(content(f"{directory}/{protocol.STATUS}"))
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return rebuilt(directory)
 
 
 _decoder = msgspec.json.Decoder(protocol.Status)
+
+
+def content(path: str) -> bytes:
+    """A small file, in a third of the time that pathlib takes: lists read thousands. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(descriptor, 1 << 16):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
 
 
 def rebuilt(directory: Path) -> protocol.Status:

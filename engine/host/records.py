@@ -154,7 +154,7 @@ def size_of(directory: Path) -> int:
 def _origin_of(directory: Path) -> _Origin:
     """What the submission says; of a job that was never submitted, what its config and folder say."""
     try:
-        return _origin.decode((directory / protocol.SUBMISSION).read_bytes())
+        return _origin.decode(liveness.content(f"{directory}/{protocol.SUBMISSION}"))
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         pass
     config = {}
