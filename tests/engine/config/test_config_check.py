@@ -78,6 +78,7 @@ def test_an_unknown_field_that_resembles_none_is_answered_with_all_there_are(ref
         ("dataset.subsets[0]", {"dataset": {"subsets": ["images"]}}, 'the text "images"'),
         ("training.epochs", {"training": {"epochs": 1.0}}, "1.0"),
         ("prior.weight", {"prior": {"weight": float("inf")}}, "Infinity"),
+        ("optimizer.clip_norm", {"optimizer": {"clip_norm": float("inf")}}, "Infinity"),
         ("prior.weight", {"prior": {"weight": True}}, "true"),
         ("saving.every", {"saving": {"every": float("nan")}}, "NaN"),
         ("training.seed", {"training": {"seed": 2**63}}, "9223372036854775808"),
