@@ -63,7 +63,7 @@ def inject(
     seed: Callable[[str], int],
     dropout: float = 0.0,
 ) -> Layers:
-    """Wrap the chosen modules. Each layer's `down` is drawn from `seed(name)`, so its start depends on its name alone."""
+    """Wrap the chosen modules. Each layer's `down` is drawn from `seed(name)`: its start depends on its name."""
     layers: Layers = {}
     for part, paths in chosen.items():
         for path, (rank, alpha) in paths.items():
