@@ -1,13 +1,13 @@
-"""Following a job in the terminal: its journal as progress bars with rate and ETA, or as plain lines where there is no
-terminal. Narration goes to stderr; nothing here is data.
+"""Following a job in the terminal: its journal as progress bars with rate and ETA, as plain lines where there is no
+terminal, or as JSON. Narration goes to stderr; only the JSON stream is data.
 
-Ctrl-C asks the worker to save and stop, waits for it, and says how to go on.
+The host reads the journal; a host that dies is started again, and nothing is missed, since the journal is the truth.
 """
 
 from __future__ import annotations
 
-import signal
-import subprocess
+import contextlib
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine import protocol
-from loratui import runs
+from engine.protocol import messages
+from loratui.client import Host, HostGone, connect
 
 STAGES = {
     "check": "looking at the images",
@@ -26,78 +27,146 @@ STAGES = {
     "train": "training",
     "draw": "drawing pictures",
 }
+ENDED = ("done", "stopped", "failed", "refused", "crashed", "released", "elsewhere")
+ACKNOWLEDGED_IN = 30.0
+"""Seconds to wait for a job to answer a command."""
+
+
+class Left(Exception):
+    """Ctrl-C, where it means: leave the job running."""
 
 
 @dataclass
 class Outcome:
-    """How an attempt ended, and what it said on the way."""
+    """Where an attempt has come to, and what it said on the way."""
 
     directory: Path
+    offset: int = 0
+    """Bytes of the journal that were read."""
+    state: str = "queued"
     end: protocol.End | None = None
     plan: protocol.PlanMade | None = None
     samples: list[protocol.Sample] = field(default_factory=list)
     checkpoints: list[protocol.Checkpoint] = field(default_factory=list)
-    validations: list[protocol.Validation] = field(default_factory=list)
     refused: list[protocol.Refused] = field(default_factory=list)
     last: protocol.Step | None = None
+    log: str = ""
 
     @property
     def code(self) -> int:
         return self.end.code if self.end else protocol.FAILED
 
+    def note(self, event: protocol.AnyEvent) -> None:
+        match event:
+            case protocol.Attempt():
+                self.end, self.refused = None, []
+            case protocol.End():
+                self.end = event
+            case protocol.PlanMade():
+                self.plan = event
+            case protocol.Sample():
+                self.samples.append(event)
+            case protocol.Checkpoint():
+                self.checkpoints.append(event)
+            case protocol.Refused():
+                self.refused.append(event)
+            case protocol.Step():
+                self.last = event
 
-def follow(directory: Path, *options: str, console: Console | None = None, quiet: bool = False) -> Outcome:
-    """Start the worker of a job and follow it to the end of the attempt, which Ctrl-C brings about early."""
+
+def follow(
+    directory: Path, offset: int, console: Console | None = None, how: str = "auto", stop_on_interrupt: bool = True
+) -> Outcome:
+    """Follow a job from a place in its journal to the end of the attempt, and say how it ended.
+
+    how: auto (bars in a terminal, else lines), lines, json or quiet. Ctrl-C asks the job to save and stop, or raises
+    Left where the job is not ours to stop.
+    """
     console = console or Console(stderr=True, highlight=False)
-    reader = protocol.JournalReader(directory / protocol.JOURNAL)
-    for _ in reader.read():
-        pass
-    process = runs.start(directory, *options)
-    outcome = Outcome(directory)
-    teller = _Silent() if quiet else _Bars(console) if console.is_terminal else _Lines(console)
+    outcome = Outcome(directory, offset)
+    teller = _teller(console, how)
     with teller:
-        _pump(process, reader, outcome, teller)
-    _conclude(outcome, console)
+        while True:
+            try:
+                with connect() as host:
+                    _pump(host, outcome, teller, stop_on_interrupt)
+                    break
+            except HostGone:
+                teller.say("the host died; starting another one")
+    if how not in ("json", "quiet"):
+        _conclude(outcome, console)
+    elif how == "quiet":
+        for problem in outcome.refused:
+            console.print(problem.text(), markup=False, soft_wrap=True)
     return outcome
 
 
-def _pump(process: subprocess.Popen, reader: protocol.JournalReader, outcome: Outcome, teller: _Teller) -> None:
-    """Read the journal until the worker is gone and nothing is left to read."""
+def watch(run: str, how: str) -> int:
+    """Follow a job that somebody has started, from its beginning. Returns the exit code; Ctrl-C leaves it running."""
+    with connect() as host:
+        directory = Path(host.call("jobs.show", messages.JobRef(job=run)).summary.path)
+    try:
+        return follow(directory, 0, how=how, stop_on_interrupt=False).code
+    except Left:
+        print(f"{directory.name} goes on; `loratui runs stop {directory.name}` stops it", file=sys.stderr)
+        return protocol.INTERRUPTED
+
+
+def acknowledgement(host: Host, command: messages.Control) -> tuple[str, bool]:
+    """Send a command and wait for the job's answer: what it says, and whether the command was taken."""
+    summary = host.call("jobs.show", messages.JobRef(job=command.job)).summary
+    offset = journal_size(Path(summary.path))
+    identity = host.call("jobs.control", command).id
+    if not identity:
+        return f"{summary.id}: {command.name} is done", True
+    host.call("jobs.watch", messages.Watch(job=summary.path, offset=offset))
+    deadline = time.monotonic() + ACKNOWLEDGED_IN
+    while time.monotonic() < deadline:
+        told = host.heard(0.5)
+        for event in told.events if isinstance(told, messages.JobEvents) else ():
+            if isinstance(event, protocol.Acknowledged) and event.command == identity:
+                return f"{summary.id}: {event.text or command.name}", event.taken
+    return f"{summary.id}: no answer to {command.name} yet; it will be honoured when the run can", True
+
+
+def journal_size(directory: Path) -> int:
+    """Bytes in a job's journal at this moment."""
+    try:
+        return (directory / protocol.JOURNAL).stat().st_size
+    except OSError:
+        return 0
+
+
+def _pump(host: Host, outcome: Outcome, teller: _Teller, stop_on_interrupt: bool) -> None:
+    """Read until the job has ended. The first Ctrl-C stops it, where it may; further ones change nothing."""
+    job = str(outcome.directory)
+    host.call("jobs.watch", messages.Watch(job=job, offset=outcome.offset))
+    asked = False
     while True:
         try:
-            gone = process.poll() is not None
-            for event in reader.read():
-                _note(outcome, event)
-                teller.tell(event)
-            if gone:
-                return
-            time.sleep(0.1)
+            told = host.heard(0.5)
         except KeyboardInterrupt:
-            teller.say("stopping: the run is being saved (this can take a step)")
-            _terminate(process)
-
-
-def _terminate(process: subprocess.Popen) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-
-
-def _note(outcome: Outcome, event: protocol.AnyEvent) -> None:
-    match event:
-        case protocol.End():
-            outcome.end = event
-        case protocol.PlanMade():
-            outcome.plan = event
-        case protocol.Sample():
-            outcome.samples.append(event)
-        case protocol.Checkpoint():
-            outcome.checkpoints.append(event)
-        case protocol.Validation():
-            outcome.validations.append(event)
-        case protocol.Refused():
-            outcome.refused.append(event)
-        case protocol.Step():
-            outcome.last = event
+            if not stop_on_interrupt:
+                raise Left from None
+            if not asked:
+                asked = True
+                teller.say("stopping: the run is being saved")
+                with contextlib.suppress(Exception):
+                    host.call("jobs.control", messages.Control(job=job, name="stop"))
+            continue
+        if not isinstance(told, messages.JobEvents):
+            continue
+        for event in told.events:
+            outcome.note(event)
+            teller.tell(event)
+        if told.state == "queued" != outcome.state or (
+            told.state == "queued" and not outcome.offset and not told.events
+        ):
+            teller.say("waiting for a device; `loratui queue list` shows what is ahead")
+        outcome.offset, outcome.state = told.offset, told.state
+        if told.state in ENDED:
+            outcome.log = host.call("jobs.show", messages.JobRef(job=job)).log if outcome.end is None else ""
+            return
 
 
 def _conclude(outcome: Outcome, console: Console) -> None:
@@ -106,23 +175,35 @@ def _conclude(outcome: Outcome, console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    end = outcome.end
+    end, name = outcome.end, outcome.directory.name
     if end is None:
-        log = outcome.directory / protocol.LOG
-        say(f"the worker ended without a word; its last words in {log}:")
-        say(runs.tail(log))
-        say(f"resume with: loratui resume {outcome.directory.name}")
+        if outcome.state == "stopped":
+            say("it was taken out of the queue before it began")
+            return
+        say(f"{outcome.state}: the worker is gone without a last word. The end of {outcome.directory / protocol.LOG}:")
+        say(outcome.log)
+        say(f"resume with: loratui resume {name}")
     elif end.state == "refused":
         for problem in outcome.refused:
             say(problem.text())
+    elif end.state == "released":
+        say(f"paused after step {end.step}, its device given back; resume with: loratui resume {name}")
     elif end.state == "stopped":
-        say(f"stopped after step {end.step}; resume with: loratui resume {outcome.directory.name}")
+        say(f"stopped after step {end.step}; resume with: loratui resume {name}")
     elif end.state == "failed":
         say(f"failed at step {end.step}: {end.cause}")
         for advice in end.advice:
-            say(f"  try {advice}" if "=" in advice or ":" in advice else f"  {advice}")
+            say(f"  {advice}")
         if outcome.checkpoints:
             say(f"the last saved adapter: {outcome.directory / outcome.checkpoints[-1].adapter}")
+
+
+def _teller(console: Console, how: str) -> _Teller:
+    if how == "json":
+        return _Json()
+    if how == "quiet":
+        return _Teller()
+    return _Bars(console) if how == "auto" and console.is_terminal else _Lines(console)
 
 
 class _Teller:
@@ -141,8 +222,12 @@ class _Teller:
         pass
 
 
-class _Silent(_Teller):
-    pass
+class _Json(_Teller):
+    """The journal itself, on stdout."""
+
+    def tell(self, event: protocol.AnyEvent) -> None:
+        sys.stdout.write(protocol.encode(event).decode())
+        sys.stdout.flush()
 
 
 class _Lines(_Teller):
@@ -161,6 +246,8 @@ class _Lines(_Teller):
         now = time.monotonic()
         if isinstance(event, protocol.Stage):
             self._told = now
+        if isinstance(event, protocol.Refused):
+            return
         if isinstance(event, protocol.Step | protocol.Progress):
             if now - self._told < self.SECONDS:
                 return
@@ -204,7 +291,10 @@ class _Bars(_Teller):
                 self._advance(event.stage, event.done, event.total)
             case protocol.Step():
                 self._advance("train", event.step, None, _rate(event))
-            case protocol.Notice() | protocol.PlanMade() | protocol.Resumed():
+            case (
+                protocol.Notice() | protocol.PlanMade() | protocol.Resumed() | protocol.Acknowledged()
+                | protocol.Paused() | protocol.Continued() | protocol.Changed()
+            ):  # fmt: skip
                 self.say(describe(event))
 
     def _enter(self, stage: protocol.Stage) -> None:
@@ -251,6 +341,16 @@ def describe(event: protocol.AnyEvent) -> str:
             return f"step {event.step}: fixed-noise loss {loss} on {event.count} {event.images} images"
         case protocol.Sample():
             return f"step {event.step}: drew {event.path}"
+        case protocol.Acknowledged():
+            return f"{event.name}: {event.text}" if event.text else f"{event.name}: taken"
+        case protocol.Paused():
+            return f"paused after step {event.step}"
+        case protocol.Continued():
+            return f"going on after step {event.step}"
+        case protocol.Changed():
+            return f"from the step after {event.step} on, {event.field} = {event.value:g}"
         case protocol.Checkpoint():
             return f"step {event.step}: saved {event.adapter}"
+        case protocol.Refused():
+            return event.text()
     return ""

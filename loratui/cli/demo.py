@@ -42,7 +42,7 @@ def demo(
         console.print(line, markup=False)
     console.print(f"images: {images}", markup=False, soft_wrap=True)
     directory = runs.submit(request.checked(Train))
-    outcome = follow(directory, console=console)
+    outcome = follow(directory, 0, console=console)
     if outcome.code == 0:
         _show(console, outcome)
         file = outcome.directory / outcome.end.outputs[0]

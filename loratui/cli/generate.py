@@ -66,11 +66,11 @@ def generate(
             )
         )
     directory = runs.submit(config)
-    outcome = follow(directory, quiet=as_json)
+    outcome = follow(directory, 0, how="quiet" if as_json else "auto")
     files = list(outcome.end.outputs) if outcome.end else []
     if as_json:
-        state = outcome.end.state if outcome.end else "crashed"
-        typer.echo(json.dumps({"id": directory.name, "path": str(directory), "state": state, "outputs": files}))
+        result = {"id": directory.name, "path": str(directory), "state": outcome.state, "outputs": files}
+        typer.echo(json.dumps(result))
     else:
         for file in files:
             typer.echo(file)

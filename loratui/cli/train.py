@@ -10,6 +10,7 @@ import typer
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set one field, such as training.steps=500.")
 ]
+Detach = Annotated[bool, typer.Option("--detach", help="Queue it, print its id, and leave it to itself.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and no progress.")]
 
 
@@ -27,6 +28,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and show the arithmetic, then stop.")
     ] = False,
+    detach: Detach = False,
     as_json: Json = False,
 ) -> None:
     """Train an adapter: `train CONFIG`, or `train --preset dreambooth --base B --data DIR`."""
@@ -67,30 +69,67 @@ def train(
             request.lay({field: value}, f"--{field}")
     for assignment in assignments or []:
         request.set(assignment)
-    directory = runs.submit(request.checked(Train))
-    print(f"run: {directory}", file=sys.stderr)
-    outcome = follow(directory, *(["--dry-run"] if dry_run else []), quiet=as_json)
+    checked = request.checked(Train)
     if dry_run:
-        runs.discard(directory)
-    _finish(outcome, as_json)
+        raise typer.Exit(_rehearse(checked))
+    directory = runs.submit(checked)
+    print(f"run: {directory}", file=sys.stderr)
+    if detach:
+        typer.echo(directory.name)
+        return
+    _finish(follow(directory, 0, how="quiet" if as_json else "auto"), as_json)
 
 
 def resume(
     run: Annotated[str, typer.Argument(help="Id of the run, the end of it, or the run's folder.")],
+    detach: Detach = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped, killed or failed, from its last saved state."""
     import sys
+    from pathlib import Path
 
     from loratui import runs
-    from loratui.follow import Outcome, follow
+    from loratui.follow import Outcome, follow, journal_size
 
-    directory = runs.find(run)
-    ended = runs.last_end(directory)
-    if ended is not None and ended.state == "done":
+    details = runs.show(run)
+    directory = Path(details.summary.path)
+    if details.summary.state == "done":
         print(f"{directory.name} is done: nothing is left to do", file=sys.stderr)
-        _finish(Outcome(directory, ended), as_json)
-    _finish(follow(directory, quiet=as_json), as_json)
+        outcome = Outcome(directory, state="done")
+        for event in _events(directory):
+            outcome.note(event)
+        _finish(outcome, as_json)
+    offset = journal_size(directory)
+    runs.retry(details.summary.path)
+    if detach:
+        typer.echo(directory.name)
+        return
+    _finish(follow(directory, offset, how="quiet" if as_json else "auto"), as_json)
+
+
+def _events(directory: Path):
+    from engine import protocol
+
+    return protocol.JournalReader(directory / protocol.JOURNAL).read()
+
+
+def _rehearse(config) -> int:
+    """Tell what a run would be. Returns the exit code."""
+    import sys
+
+    from engine import protocol
+    from loratui import runs
+    from loratui.follow import describe
+
+    events, log = runs.rehearse(config)
+    end = next((event for event in events if isinstance(event, protocol.End)), None)
+    for event in events:
+        if isinstance(event, protocol.Notice | protocol.PlanMade | protocol.Refused):
+            print(describe(event), file=sys.stderr)
+    if end is None or end.state == "failed":
+        print(end.cause if end else log, file=sys.stderr)
+    return end.code if end else protocol.FAILED
 
 
 def _finish(outcome, as_json: bool) -> None:
@@ -103,7 +142,7 @@ def _finish(outcome, as_json: bool) -> None:
         result = {
             "id": outcome.directory.name,
             "path": str(outcome.directory),
-            "state": end.state if end else "crashed",
+            "state": outcome.state,
             "step": end.step if end else 0,
             "steps": outcome.plan.steps if outcome.plan else 0,
             "loss": outcome.last.loss if outcome.last else None,
