@@ -1,6 +1,6 @@
 """No field is parsed and ignored: every leaf of the schema is read by the code that acts on it.
 
-A short training run and a generation go through `submit` and `run_job` while every read of a config's field is
+A short training run and a generation go from their folder's making to their end while every read of a config's field is
 recorded with the module that reads. Reads by the schema itself don't count, nor do those of modules that only tell a
 field on: a setting that reaches nothing but the metadata of a file is ignored all the same.
 """
@@ -17,8 +17,8 @@ from PIL import Image
 from engine import protocol
 from engine.config import KINDS, Generate, Request, Train, fields, leaves
 from engine.config.structs import Loss, Section
+from engine.host.submission import create
 from engine.worker import run_job
-from loratui.runs import submit
 
 TELLERS = {
     "engine.jobs.output": "the metadata of an adapter file",
@@ -46,9 +46,7 @@ def unread(struct: type[msgspec.Struct], reads: Reads) -> list[str]:
 
 def counts(module: str) -> bool:
     """Whether a read by this module says that the field is honoured."""
-    return (
-        module.startswith(("engine.", "loratui.")) and not module.startswith("engine.config") and module not in TELLERS
-    )
+    return module.startswith("engine.") and not module.startswith("engine.config") and module not in TELLERS
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +69,7 @@ def recorded(config: Train | Generate) -> Reads:
     with pytest.MonkeyPatch.context() as patch:
         for struct in (Section, Train, Generate):
             patch.setattr(struct, "__getattribute__", spy, raising=False)
-        directory = submit(config)
+        directory = create(protocol.workspace(), config, held=True)
         assert run_job(directory) == protocol.DONE, (directory / protocol.JOURNAL).read_text()
     return reads
 
@@ -124,6 +122,6 @@ def test_a_field_that_nothing_reads_is_found(reads):
 
 def test_a_field_that_is_only_told_on_counts_as_unread():
     assert not counts("engine.config.rules") and not any(map(counts, TELLERS))
-    assert counts("engine.training.loop") and counts("loratui.runs")
+    assert counts("engine.training.loop") and counts("engine.host.submission")
     for module in TELLERS:
         __import__(module)  # they are there under these names
