@@ -34,7 +34,7 @@ class Request:
 def draw(
     family: Family, requests: list[Request], clip_skip: int = 1, tick: Callable[[], None] = lambda: None
 ) -> list[Image.Image]:
-    """Draw pictures that share size, steps and guidance in one batch. `tick` is called before each step; it may raise."""
+    """Draw pictures that share size, steps and guidance as one batch. `tick` comes before each step and may raise."""
     return to_images(family.decode_latents(denoise(family, requests, clip_skip, tick)))
 
 
