@@ -43,6 +43,7 @@ class Journal:
             self._reserve.write_bytes(os.urandom(RESERVE))
 
     def close(self) -> None:
+        """Give the reserve back, and write what had to wait."""
         self._reserve.unlink(missing_ok=True)
         self._append()
         self._write_status()
@@ -59,8 +60,6 @@ class Journal:
         now = time.time()
         stamped = [msgspec.structs.replace(event, t=round(now, 3)) for event in events]
         with self._mutex:
-            if any(isinstance(event, protocol.End) for event in stamped):
-                self._reserve.unlink(missing_ok=True)
             self._waiting += b"".join(protocol.encode(event) for event in stamped)
             self._append()
             for event in stamped:

@@ -163,13 +163,11 @@ def test_a_standard_error_that_is_full_too_ends_nothing(tmp_path, monkeypatch):
 
 
 def test_room_is_kept_for_the_end(tmp_path):
-    def size() -> int:
-        return sum(path.stat().st_size for path in tmp_path.glob(".*"))
-
     with Journal(tmp_path) as journal:
-        assert size() == RESERVE
-        journal.emit(protocol.Stage(name="check"))
-        assert size() == RESERVE
-        journal.emit(protocol.End(state="failed", code=1))
-        assert size() == 0
+        (reserve,) = tmp_path.glob(".*")
+        assert reserve.stat().st_size == RESERVE
+        file, journal._file = journal._file, FillingDisk(journal._file, room=0)
+        journal.emit(protocol.End(state="failed", code=1, cause="the disk is full"))
+        journal._file = file
+    assert [line["cause"] for line in lines(tmp_path)] == ["the disk is full"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [protocol.JOURNAL, protocol.STATUS]
