@@ -97,8 +97,18 @@ def judge(directory: Path, status: protocol.Status) -> Life:
     return _crashed(directory, status)
 
 
+def look(directory: Path) -> tuple[protocol.Status, Life]:
+    """The summary of a job and its state."""
+    status = status_of(directory)
+    life = judge(directory, status)
+    if life.state == "crashed" and (later := status_of(directory)) != status:
+        # It has ended, in good order, between the look at its summary and the look at its lock.
+        return later, judge(directory, later)
+    return status, life
+
+
 def state_of(directory: Path) -> State:
-    return judge(directory, status_of(directory)).state
+    return look(directory)[1].state
 
 
 def _living(status: protocol.Status) -> Life:

@@ -88,10 +88,10 @@ def stamp(workspace: Path) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def runs(workspace: Path) -> Iterator[os.DirEntry]:
+def runs(workspace: Path) -> Iterator[Path]:
     """The folders of all jobs of a workspace, in no order."""
     for project in _folders(workspace / "projects"):
-        yield from _folders(Path(project.path) / "runs")
+        yield from _folders(project / "runs")
 
 
 def adopt_strays(workspace: Path) -> None:
@@ -129,8 +129,8 @@ def _asleep(workspace: Path) -> list[str]:
 
 
 def _named(workspace: Path) -> list[str]:
-    found = sorted(runs(workspace), key=lambda entry: entry.name)
-    return [Path(entry.path).relative_to(workspace).as_posix() for entry in found]
+    found = sorted(runs(workspace), key=lambda run: run.name)
+    return [run.relative_to(workspace).as_posix() for run in found]
 
 
 def _alive(workspace: Path, name: str) -> bool:
@@ -157,11 +157,9 @@ def _plausible(name: str) -> bool:
     )
 
 
-def _folders(path: Path) -> Iterator[os.DirEntry]:
+def _folders(path: Path) -> list[Path]:
     try:
         with os.scandir(path) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir():
-                    yield entry
+            return [Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except OSError:
-        return
+        return []

@@ -40,7 +40,7 @@ def find(workspace: Path, name: str) -> Path:
     """A job by its folder, its id, or the end of its id when one alone has it. UserError names the likely ones."""
     if any((Path(name) / file).is_file() for file in (protocol.CONFIG, protocol.SUBMISSION)):
         return Path(name).absolute()
-    runs = sorted((Path(entry.path) for entry in queue.runs(workspace)), key=lambda run: run.name)
+    runs = sorted(queue.runs(workspace), key=lambda run: run.name)
     matching = [run for run in runs if run.name == name] or [run for run in runs if run.name.endswith(f"-{name}")]
     if len(matching) == 1:
         return matching[0]
@@ -57,19 +57,15 @@ def find(workspace: Path, name: str) -> Path:
 
 def summaries(workspace: Path, project: str = "", limit: int = 1000) -> list[JobSummary]:
     """The rows of all jobs, or of a project's, newest first."""
-    folders = [Path(entry.path) for entry in queue.runs(workspace)]
-    if project:
-        folders = [folder for folder in folders if folder.parent.parent.name == project]
     places = positions(workspace)
-    rows = [summary(folder, places) for folder in folders]
+    rows = [summary(run, places) for run in queue.runs(workspace) if not project or run.parent.parent.name == project]
     rows.sort(key=lambda row: (row.submitted, row.id), reverse=True)
     return rows[:limit]
 
 
 def summary(directory: Path, places: Mapping[str, int] | None = None) -> JobSummary:
     """The row of a job. `places`: its workspace's `positions`, where they are known already."""
-    status = liveness.status_of(directory)
-    life = liveness.judge(directory, status)
+    status, life = liveness.look(directory)
     origin = _origin_of(directory)
     project = directory.parent.parent
     if places is None:
@@ -139,6 +135,18 @@ def last_end(directory: Path) -> protocol.End | None:
             case protocol.End() as event:
                 end = event
     return end
+
+
+def told_to_stop(directory: Path) -> bool:
+    """Whether a person stopped the job: its last attempt has taken the command, or it was taken out of the queue."""
+    told = False
+    for line in _last_lines(directory / protocol.JOURNAL):
+        match protocol.decode(line):
+            case protocol.Attempt():
+                told = False
+            case protocol.Acknowledged(name="stop", taken=True):
+                told = True
+    return told or bool(liveness.status_of(directory).cause)
 
 
 def size_of(directory: Path) -> int:

@@ -106,6 +106,18 @@ def requeue(workspace: Path, directory: Path, first: bool = False, crashes: int 
         _enter(entries, name, first)
 
 
+def fail(workspace: Path, directory: Path, cause: str) -> None:
+    """Take a job out of the queue that can't be started."""
+    with asleep(directory), queue.changing(workspace) as entries:
+        name = queue.name_of(workspace, directory)
+        for names in (entries.waiting, entries.running):
+            if name in names:
+                names.remove(name)
+        status = liveness.status_of(directory)
+        status.state, status.cause = "failed", cause
+        write_status(directory, status)
+
+
 def start_runner(workspace: Path) -> None:
     """See to it that somebody starts what waits. Raises UserError where no runner can be started."""
     try:
