@@ -23,13 +23,15 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     advice: str = ""
 
     def __str__(self) -> str:
+        """One line for a person. What comes from files can't steer the terminal: control characters are escaped."""
         place = f"{self.where}: {self.field}" if self.field else self.where
         clauses = [
             f"expected {self.expected}" if self.expected else "",
             f"found {self.found}" if self.found else "",
             self.advice,
         ]
-        return f"{place}: " + "; ".join(clause for clause in clauses if clause)
+        text = f"{place}: " + "; ".join(clause for clause in clauses if clause)
+        return "".join(mark if mark.isprintable() or mark == "\n" else repr(mark)[1:-1] for mark in text)
 
 
 class UserError(Exception):

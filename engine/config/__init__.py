@@ -6,7 +6,7 @@
 
 from engine.config.presets import CAPTION_DROPOUT, PRESETS
 from engine.config.rules import rules
-from engine.config.schema import check, describe, fields, help_of, leaves, spell, to_toml
+from engine.config.schema import check, describe, fields, help_of, json_schema, leaves, spell, to_toml
 from engine.config.sources import Request, read_file, toml_value
 from engine.config.structs import (
     KINDS,
@@ -46,6 +46,7 @@ __all__ = [
     "describe",
     "fields",
     "help_of",
+    "json_schema",
     "leaves",
     "read_file",
     "rules",

@@ -142,6 +142,14 @@ def _range(meta: Meta) -> str:
     return f" {above}" + (f" {below}" if high is not None else " up") if low is not None else f" {below}"
 
 
+def json_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON schema of a config, for editors. Files need not name their kind, so it is not asked for."""
+    schema = msgspec.json.schema(struct)
+    definition = schema["$defs"][struct.__name__]
+    definition["required"] = [name for name in definition["required"] if name != struct.__struct_config__.tag_field]
+    return schema
+
+
 def leaves(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Every leaf of a schema: (dotted name, type, default). The fields of list items are named `list[].field`."""
     for name, (kind, field) in fields(struct).items():

@@ -29,9 +29,23 @@ def adapter_of(layers: Layers) -> Adapter:
     return Adapter(parts)
 
 
+def with_one_alpha(adapter: Adapter, alpha: float) -> Adapter:
+    """The same ΔW with the same alpha everywhere: diffusers takes one for all attention layers of a file."""
+
+    def scaled(factors: Factors) -> Factors:
+        if factors.alpha == alpha:
+            return factors
+        return Factors(factors.down, factors.up * (factors.alpha / alpha), alpha)
+
+    parts = {
+        part: {path: scaled(factors) for path, factors in modules.items()} for part, modules in adapter.parts.items()
+    }
+    return Adapter(parts, adapter.metadata)
+
+
 def write(path: Path, layers: Layers, family: Family, facts: TrainingFacts, precision: str) -> None:
     """Write the adapter in kohya's naming. Raises OSError when the disk refuses."""
-    adapter = Adapter(adapter_of(layers).parts, training_metadata(facts))
+    adapter = Adapter(with_one_alpha(adapter_of(layers), facts.adapter.alpha).parts, training_metadata(facts))
     kohya.write(path, adapter, family.kohya_name, precision)
 
 

@@ -73,6 +73,7 @@ def prepare(config: Train, context: Context) -> Prepared:
         epochs=config.training.epochs or None,
         class_images=len(images.class_items) or (config.prior.images if config.prior.weight else 0),
     )
+    _check_warmup(config, arithmetic.steps)
     context.journal.emit(
         protocol.PlanMade(
             text=arithmetic.describe(),
@@ -86,6 +87,19 @@ def prepare(config: Train, context: Context) -> Prepared:
         )
     )
     return Prepared(family, images, arithmetic, chosen, resolution, place)
+
+
+def _check_warmup(config: Train, steps: int) -> None:
+    """Refuse a warm-up that a run whose length is given in epochs would never come out of."""
+    if config.schedule.warmup != "auto" and config.schedule.warmup > steps:
+        raise UserError(
+            Problem(
+                where="schedule.warmup",
+                expected=f"at most the {steps} steps of the run",
+                found=str(config.schedule.warmup),
+                advice="the rates would never reach their height",
+            )
+        )
 
 
 def selections(config: Train, family: Family) -> list[Selection]:

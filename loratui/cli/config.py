@@ -105,8 +105,8 @@ def schema(kind: Annotated[str, typer.Argument(help="train or generate.")] = "tr
     """Print the JSON schema of a kind of config, for editors."""
     import msgspec
 
-    from engine.config import KINDS, Problem, UserError
+    from engine.config import KINDS, Problem, UserError, json_schema
 
     if kind not in KINDS:
         raise UserError(Problem(where="loratui config schema", expected=f"one of {', '.join(KINDS)}", found=repr(kind)))
-    typer.echo(msgspec.json.format(msgspec.json.encode(msgspec.json.schema(KINDS[kind])), indent=2).decode())
+    typer.echo(msgspec.json.format(msgspec.json.encode(json_schema(KINDS[kind])), indent=2).decode())

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import KINDS, PRESETS, Generate, Request, Train, check, fields, leaves, to_toml
+from engine.config import KINDS, PRESETS, Generate, Request, Train, check, fields, json_schema, leaves, to_toml
 from engine.config.schema import help_of, meta_of
 from engine.config.structs import Meta
 
@@ -130,7 +130,7 @@ def complaints(schema: dict, value: Any, root: dict, place: str = "") -> list[st
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_the_json_schema_takes_whatever_this_program_writes(kind):
-    schema = msgspec.json.schema(kind)
+    schema = json_schema(kind)
 
     @settings(max_examples=40, deadline=None)
     @given(values_of(kind))
@@ -141,7 +141,7 @@ def test_the_json_schema_takes_whatever_this_program_writes(kind):
 
 
 def test_the_json_schema_refuses_the_mistakes_that_the_check_refuses():
-    schema = msgspec.json.schema(Train)
+    schema = json_schema(Train)
     tables = {
         "kind": "train",
         "name": "a/b",
@@ -158,6 +158,6 @@ def test_the_json_schema_refuses_the_mistakes_that_the_check_refuses():
 
 def test_every_field_of_the_json_schema_has_its_help():
     for kind in (Train, Generate):
-        for name, definition in msgspec.json.schema(kind)["$defs"].items():
+        for name, definition in json_schema(kind)["$defs"].items():
             for field, inner in definition["properties"].items():
                 assert "description" in inner or "$ref" in inner or field == "kind", f"{name}.{field}"
