@@ -7,6 +7,7 @@ found again by the next; what it has not is done anew, to the same bits.
 from __future__ import annotations
 
 import contextlib
+import traceback
 from dataclasses import dataclass, replace
 
 import torch
@@ -142,7 +143,8 @@ def train(config: Train, context: Context, prepared: Prepared, inputs: Inputs) -
         raise
     except Diverged:
         raise  # The states on disk are the last good ones: this one may come of the numbers that made it diverge.
-    except Exception:
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # They hold the step's activations: a save needs memory too.
         with contextlib.suppress(Exception):  # What ended the run is the news, not that it can't be saved either.
             between.save_now()
         raise

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import threading
+import weakref
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from engine import files, protocol
 from engine.data import cache
-from engine.jobs import saver
+from engine.jobs import failures, saver
 from engine.journal import Journal
 from engine.training.loop import Trainer
 from engine.training.metrics import Diverged, Metrics
@@ -91,6 +92,7 @@ def test_a_disk_that_fills_up_for_good_still_takes_the_cause(small_disk, attempt
     code, _ = attempt(run, undisturbed.workspace, place="create", name=".oct-step000004.*.safetensors", act="fill")
     assert code == protocol.FAILED
     assert run.end.cause.startswith("the disk is full: ")
+    assert protocol.read_status(run.directory).cause == run.end.cause
     assert run.states == [2]
     assert not run.leftovers()
     (run.directory / "ballast").unlink()
@@ -177,10 +179,9 @@ def test_numbers_that_the_file_could_not_hold_are_not_written(submit, undisturbe
     ("error", "cause", "advice"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory", "training.batch = 1"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory", "dataset.resolu"),
         (ZeroDivisionError("of ours"), "ZeroDivisionError: of ours", "engine.log"),
     ],
-    ids=["device-memory", "memory", "defect"],
+    ids=["memory", "defect"],
 )
 def test_an_error_in_the_middle_of_a_step_costs_that_step_alone(
     error, cause, advice, submit, undisturbed, workspace, tmp_path, monkeypatch
@@ -200,6 +201,25 @@ def test_an_error_in_the_middle_of_a_step_costs_that_step_alone(
     assert run.start() == protocol.DONE
     assert run.resumed == [3]
     assert run.equals(undisturbed.run)
+
+
+def test_the_memory_of_a_failed_step_is_free_when_its_run_is_saved(
+    submit, undisturbed, workspace, tmp_path, monkeypatch
+):
+    run, kept, alive = submit(tmp_path / "job"), [], []
+
+    def fail(trainer: Trainer, losses: torch.Tensor) -> torch.Tensor:
+        activations = torch.zeros(8)
+        kept.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError
+
+    def save(self: saver.Saver, step: int) -> None:
+        alive.append(kept[0]() is not None)
+
+    poison(monkeypatch, (2, 0), fail)
+    monkeypatch.setattr(saver.Saver, "save", save)
+    assert run.start() == protocol.FAILED
+    assert alive == [False]
 
 
 def test_an_error_is_not_hidden_by_a_save_that_fails_too(submit, undisturbed, workspace, tmp_path, monkeypatch):
@@ -225,3 +245,9 @@ def test_a_stop_whose_save_fails_is_a_failure(submit, undisturbed, workspace, tm
     poison(monkeypatch, (1, 0), end)
     assert run.start(stop=stop) == protocol.FAILED
     assert run.end.cause.startswith("the disk is full")
+
+
+def test_a_machine_without_memory_is_known_by_the_words_of_torch():
+    cause, advice = failures.explain(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), None)
+    assert cause == "out of memory"
+    assert advice

@@ -15,12 +15,12 @@ from engine import protocol, worker
 from engine.training.milestones import Milestones
 
 
-@pytest.mark.parametrize(("stage", "share"), [("class-images", 0.3), ("cache", 0.5), ("draw", 0.2), ("train", 0.4)])
+@pytest.mark.parametrize(("stage", "share"), [("class-images", 0.3), ("draw", 0.2), ("train", 0.4)])
 def test_a_run_that_is_told_to_stop_saves_and_can_be_resumed_to_the_same_bits(
     stage, share, attempt, submit, undisturbed, tmp_path
 ):
     run = submit(tmp_path / "job")
-    workspace = tmp_path if stage in ("class-images", "cache") else undisturbed.workspace
+    workspace = tmp_path if stage == "class-images" else undisturbed.workspace
     nth = int(share * undisturbed.calls[stage])
     code, _ = attempt(run, workspace, place="calls", name=stage, nth=nth, act="terminate")
     assert (code, run.stage) == (protocol.INTERRUPTED, stage)
