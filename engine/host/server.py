@@ -83,16 +83,16 @@ class Server:
         answered = True
         try:
             envelope = _envelope(line)
-            identity, answered = _identity(envelope), "id" in envelope
+            identity = _identity(envelope)
             method = _method(envelope)
-            if method == "hello":
-                result = self._hello(_params(method, envelope))
-                if answered:
-                    self._reply(identity, result=result)
-                return
-            if not self._greeted:
+            answered = "id" in envelope
+            kind = _kind(method)
+            if not self._greeted and method != "hello":
                 raise Fault(messages.INVALID_REQUEST, _HELLO_FIRST)
-            params = _params(method, envelope)
+            params = _params(method, kind, envelope)
+            if method == "hello":
+                self._reply(identity, result=self._hello(params))
+                return
         except Fault as fault:
             if answered:
                 self._reply(identity, error=fault.error)
@@ -211,14 +211,18 @@ def _method(envelope: dict[str, msgspec.Raw]) -> str:
         raise Fault(messages.INVALID_REQUEST, f"not a request of JSON-RPC 2.0; {error}") from None
     if request.jsonrpc != "2.0":
         raise Fault(messages.INVALID_REQUEST, 'not a request of JSON-RPC 2.0; its "jsonrpc" is not "2.0"')
-    if request.method not in messages.METHODS:
-        raise Fault(messages.UNKNOWN_METHOD, f"no such method; there are {', '.join(messages.METHODS)}")
     return request.method
 
 
-def _params(method: str, envelope: dict[str, msgspec.Raw]) -> messages.Message:
-    """What the method takes. Unknown names are refused: they would be ignored otherwise, a typo among them."""
-    kind = messages.METHODS[method][0]
+def _kind(method: str) -> type[messages.Message]:
+    """What the method takes."""
+    if method not in messages.METHODS:
+        raise Fault(messages.UNKNOWN_METHOD, f"no such method; there are {', '.join(messages.METHODS)}")
+    return messages.METHODS[method][0]
+
+
+def _params(method: str, kind: type[messages.Message], envelope: dict[str, msgspec.Raw]) -> messages.Message:
+    """What a message brings for it. Unknown names are refused: they would be ignored otherwise, a typo among them."""
     raw = envelope.get("params", b"{}")
     try:
         unknown = set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])) - set(kind.__struct_fields__)
