@@ -50,7 +50,7 @@ SAVING, DYING = 60.0, 5.0
 def workspace_of(directory: Path) -> Path:
     """The workspace that a job lies in. Raises UserError for a folder that lies in none."""
     directory = directory.absolute()
-    workspace = directory.parents[min(3, len(directory.parents) - 1)]
+    workspace = directory.parents[3] if len(directory.parents) > 3 else directory
     queue.name_of(workspace, directory)
     return workspace
 
