@@ -20,7 +20,9 @@ import msgspec
 
 from engine import journal, locks, protocol
 from engine.config import Generate, Job, Request, Train, UserError
-from engine.context import Context, Stopped
+from engine.context import Context, Released, Stopped
+from engine.control import Control
+from engine.host.launch import CONTROL_OFFSET
 
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
@@ -33,16 +35,19 @@ ALLOCATOR = {
 spin against each other. Both libraries read these at their start, so the worker starts itself again with them."""
 
 
-def run_job(directory: Path, stop: threading.Event | None = None, dry_run: bool = False) -> int:
+def run_job(
+    directory: Path, stop: threading.Event | None = None, dry_run: bool = False, commands_from: int | None = None
+) -> int:
     """Run the job in `directory`, or take it up again. Returns its exit code; what happened is in the journal.
 
-    A dry run goes as far as the plan. Raises locks.Held when another worker has the job.
+    A dry run goes as far as the plan. Commands are read from that byte of control.jsonl on, by default from its end.
+    Raises locks.Held when another worker has the job.
     """
     with locks.hold(directory):
         _sweep(directory)
-        with journal.Journal(directory) as log:
+        with journal.Journal(directory) as log, Control(log, stop or threading.Event(), commands_from) as control:
             log.status.device = os.environ.get(locks.DEVICE, "")
-            return _attempt(Context(directory, log, stop or threading.Event(), dry_run))
+            return _attempt(Context(directory, log, control, dry_run))
 
 
 def _attempt(context: Context) -> int:
@@ -60,6 +65,7 @@ def _attempt(context: Context) -> int:
     config: Job | None = None
     try:
         config = frozen(context.directory)
+        context.control.start(config)
         end = _run(config, context)
     except UserError as error:
         log.emit(
@@ -69,6 +75,8 @@ def _attempt(context: Context) -> int:
             )
         )
         end = protocol.End(state="refused", code=protocol.REFUSED, cause=str(error.problems[0]))
+    except Released:
+        end = protocol.End(state="released", code=protocol.INTERRUPTED, step=log.status.step)
     except Stopped:
         end = protocol.End(state="stopped", code=protocol.INTERRUPTED, step=log.status.step)
     except Exception as error:
@@ -78,6 +86,7 @@ def _attempt(context: Context) -> int:
             traceback.print_exc()
         cause, advice = explain(error, config)
         end = protocol.End(state="failed", code=protocol.FAILED, cause=cause, advice=advice, step=log.status.step)
+    context.control.close()
     log.emit(msgspec.structs.replace(end, seconds=round(time.monotonic() - started, 1)))
     return end.code
 
@@ -127,7 +136,10 @@ def main() -> int:
         # A device's lock is kept to the end of the process: only then is its memory free.
         if device and locks.take(locks.device(device), patience=2.0) is None:
             raise locks.Held(device)
-        return run_job(Path(directory), stop, dry_run="--dry-run" in options)
+        start = os.environ.get(CONTROL_OFFSET, "")
+        return run_job(
+            Path(directory), stop, dry_run="--dry-run" in options, commands_from=int(start) if start.isdigit() else None
+        )
     except locks.Held as error:
         print(f"{error}: another worker has it", file=sys.stderr)
         return protocol.FAILED

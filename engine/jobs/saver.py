@@ -22,7 +22,7 @@ from engine.formats.kohya import PRECISIONS
 from engine.jobs import output
 from engine.jobs.prepare import Prepared
 from engine.lora.inject import Layers
-from engine.training import milestones, state
+from engine.training import changes, milestones, state
 from engine.training.loop import Trainer
 from engine.training.metrics import Diverged
 
@@ -53,7 +53,13 @@ class Saver:
         path = self.folder / f"{self.config.name}-step{step:06d}.safetensors"
         self._write(path, step)
         written = state.save(
-            self.folder, self.config.name, step, self.conditions(), self.tensors(), self.config.saving.states
+            self.folder,
+            self.config.name,
+            step,
+            self.conditions(),
+            self.tensors(),
+            self.config.saving.states,
+            self.trainer.changes.values,
         )
         names = (str(made.relative_to(self.context.directory)) for made in (path, written))
         self.context.journal.emit(protocol.Checkpoint(step=step, adapter=next(names), state=next(names)))
@@ -63,7 +69,14 @@ class Saver:
         return state.conditions(self.prepared.place.title, family.fingerprint, _digest(images))
 
     def resume(self) -> int:
-        """Put the last whole state back, if there is one. Returns its step, else 0."""
+        """Put the last whole state back, if there is one, and what was changed live. Returns its step, else 0."""
+        done = self._last_state()
+        live = self.trainer.changes
+        live.go_on(changes.told(self.context.directory / protocol.JOURNAL), done)
+        self.context.notices(live.words())
+        return done
+
+    def _last_state(self) -> int:
         states = state.find(self.folder)
         for path in reversed(states):
             found = state.load(path)
@@ -89,6 +102,7 @@ class Saver:
         scale = self.trainer.optimizer.scale
         for name, live in (scale.state() if scale is not None else {}).items():
             live.copy_(tensors[name])
+        self.trainer.changes.values = dict(facts.changes)
         changed = self.conditions().changed(facts.conditions)
         if changed:
             self.context.notices(

@@ -128,6 +128,7 @@ def train(config: Train, context: Context, prepared: Prepared, inputs: Inputs) -
         trainer=trainer,
         intervals=milestones.intervals(config, total, prepared.plan.batches_per_epoch),
         requests=milestones.sample_requests(config, prepared.resolution, family.size_step),
+        resolution=prepared.resolution,
         validation=batches.validation_batches(
             inputs.validation, inputs.latents, inputs.text, objective.timesteps, place.device
         ),
@@ -148,4 +149,5 @@ def train(config: Train, context: Context, prepared: Prepared, inputs: Inputs) -
         with contextlib.suppress(Exception):  # What ended the run is the news, not that it can't be saved either.
             between.save_now()
         raise
+    context.control.finish()
     return saver.finish()

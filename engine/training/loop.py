@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -22,6 +22,7 @@ from engine.lora.flat import FlatParameters
 from engine.models.base import Family
 from engine.training import schedule
 from engine.training.batches import Batch
+from engine.training.changes import Changes
 from engine.training.metrics import Metrics
 from engine.training.objectives import Objective, squared_error
 from engine.training.optimizer import FlatAdamW
@@ -34,7 +35,7 @@ class Between(Protocol):
         """Before the first step of an attempt; `step` is the last one that was done, 0 for none."""
 
     def after(self, step: int) -> None:
-        """After a step: raises Stopped, or samples, validates and saves when it is time."""
+        """After a step: raises Stopped, or samples, validates, saves and carries out commands when it is time."""
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Trainer:
     batches: Callable[[int, int], Batch]
     metrics: Metrics
     steps: int
+    changes: Changes = field(default_factory=Changes)
     done: int = 0
     """The step that the parameters have come to: set with the update, so that what is saved is never misnamed."""
 
@@ -72,8 +74,12 @@ class Trainer:
 
     def rate(self, part: str) -> float:
         """The full learning rate of a part's factors."""
-        settings = self.config.optimizer
-        return settings.lr_unet if part == self.family.denoiser else settings.lr_text
+        name = self.rate_field(part)
+        return self.changes.values.get(name, getattr(self.config.optimizer, name.removeprefix("optimizer.")))
+
+    def rate_field(self, part: str) -> str:
+        """The field that holds a part's learning rate."""
+        return "optimizer.lr_unet" if part == self.family.denoiser else "optimizer.lr_text"
 
     def micro_step(self, step: int, micro: int) -> Tensor:
         """Draw and accumulate one micro-batch; dropout takes its masks from torch's generator, sown anew for each."""

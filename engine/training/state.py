@@ -45,6 +45,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     conditions: Conditions
     sha256: str
+    changes: dict[str, float] = {}
+    """Fields of the config that were changed in the live run → the values in force."""
 
 
 def conditions(device: str, base: str, images: str) -> Conditions:
@@ -60,7 +62,15 @@ def conditions(device: str, base: str, images: str) -> Conditions:
     return Conditions(versions=versions, threads=torch.get_num_threads(), device=device, base=base, images=images)
 
 
-def save(folder: Path, name: str, step: int, now: Conditions, tensors: dict[str, Tensor], keep: int) -> Path:
+def save(
+    folder: Path,
+    name: str,
+    step: int,
+    now: Conditions,
+    tensors: dict[str, Tensor],
+    keep: int,
+    changes: dict[str, float] | None = None,
+) -> Path:
     """Write a state and then drop all but the last `keep` up to it. Raises OSError when the disk refuses.
 
     States of later steps go too: they are there only where they could not be read and the run fell back behind them.
@@ -69,7 +79,7 @@ def save(folder: Path, name: str, step: int, now: Conditions, tensors: dict[str,
     with files.replace_folder(path) as temporary:
         content = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         safetensors.torch.save_file(content, temporary / _TENSORS)
-        facts = Facts(step=step, conditions=now, sha256=_digest(temporary / _TENSORS))
+        facts = Facts(step=step, conditions=now, sha256=_digest(temporary / _TENSORS), changes=changes or {})
         (temporary / _FACTS).write_bytes(msgspec.json.encode(facts))
     states = find(folder)
     end = states.index(path) + 1
