@@ -102,13 +102,13 @@ def projects(workspace: Path, jobs: Iterable[JobSummary]) -> Projects:
 def create_project(workspace: Path, name: str) -> ProjectSummary:
     """Make a project's folder. Raises UserError for what is no plain folder name, or is there already."""
     folder = workspace / "projects" / name
-    if not name.isprintable() or not name.strip() or name.startswith(".") or set(name) & set("/\\") or len(name) > 100:
+    if not name.isprintable() or not name.strip() or name.startswith(".") or set(name) & set("/\\") or len(name) > 80:
         raise UserError(
             Problem(
                 where="project",
                 field="name",
-                expected="a plain folder name of at most 100 characters that does not begin with a dot",
-                found=repr(name[:120]),
+                expected="a plain folder name of at most 80 characters that does not begin with a dot",
+                found=repr(name[:100]),
                 advice="choose one without slashes",
             )
         )
@@ -206,7 +206,7 @@ def _captions(folder: Path, names: list[str], page: tuple[Path, ...]) -> dict[Pa
         return captions.read_metadata(_folder(folder, tuple(map(Path, names))), [], [])
 
     file = _regular(folder / captions.METADATA)
-    kept = {} if isinstance(file, str) else _metadata.get(folder, (*_stamp(file), len(names)), lines)
+    kept = {} if isinstance(file, str) else _metadata.get(folder, (*_stamp(file), hash(tuple(names))), lines)
     return captions.read_captions(_folder(folder, page), kept)[0]
 
 

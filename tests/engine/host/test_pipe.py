@@ -47,7 +47,8 @@ def test_an_outbox_drops_what_nobody_reads_any_more():
 def test_what_prints_in_a_host_goes_to_its_log():
     code = (
         "import os; from engine.host import pipe; source, sink = pipe.take_standard_streams()\n"
-        "os.write(1, b'printed'); os.write(sink, os.read(source, 9)); assert os.read(0, 9) == b''; os.system('cat; echo child')"
+        "os.write(1, b'printed'); os.write(sink, os.read(source, 9))\n"
+        "assert os.read(0, 9) == b''; os.system('cat; echo child')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input=b"asked", capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"asked", b"printedchild\n")
