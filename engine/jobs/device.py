@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
 
 from engine.config import Problem, Runtime, UserError
+from engine.locks import DEVICE
 from engine.models import attention
 from engine.models.base import Family
 
@@ -32,6 +34,8 @@ def choose(runtime: Runtime) -> Place:
     wanted = runtime.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda:") and os.environ.get(DEVICE, "cpu") != "cpu":
+        wanted = "cuda"  # The runner has chosen it, and this process sees no other.
     device = torch.device(wanted)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
