@@ -221,14 +221,14 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print the tables. Returns 0 if every threshold held, 1 if one did not, 2 without the ruler's drawings."""
+    """Print the tables. Returns 0 if every threshold held, 1 if one did not, 2 for a wrong option."""
     if any(name not in os.environ for name in ALLOCATOR):
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.subject", *sys.argv[1:]], ALLOCATOR | os.environ)
     asked, started = arguments(), time.monotonic()
     try:
         if asked.emoji is None:
             raise UserError(unreadable("--emoji", "nothing"))
-        emoji = Emoji.read(asked.emoji)
+        emoji, example = Emoji.read(asked.emoji), configure(next(iter(SUBJECTS)), True, asked.steps)
     except UserError as error:
         print(error, file=sys.stderr)
         return protocol.REFUSED
@@ -236,7 +236,7 @@ def main() -> int:
     subjects = list(SUBJECTS)[: asked.subjects]
     with tempfile.TemporaryDirectory() as workspace:
         rows = measure(examiner, subjects, asked.steps, Path(workspace), lambda text: print(text, file=sys.stderr))
-    outcome = Outcome.of(rows, settings(configure(next(iter(SUBJECTS)), True, asked.steps)), time.monotonic() - started)
+    outcome = Outcome.of(rows, settings(example), time.monotonic() - started)
     if asked.json:
         print(outcome.json())
     else:

@@ -15,10 +15,11 @@ from pathlib import Path
 from statistics import mean
 
 import msgspec
+from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 
-BASE, PRIOR, NO_PRIOR = "base alone", "with prior", "without prior"
+BASE, PRIOR, NO_PRIOR = "base", "with prior", "no prior"
 VARIANTS = (BASE, PRIOR, NO_PRIOR)
 
 LEARNED = 0.60
@@ -76,14 +77,9 @@ def judge(base: Row, prior: Row, plain: Row) -> list[Verdict]:
         Verdict(f"without it, top 5 in at most {UNSEEN:.0%}", f"{base.top5:.0%}", base.top5 <= UNSEEN),
         Verdict(f"background right at {BACKGROUND} of the base's rate", f"{ratio:.2f}", ratio >= BACKGROUND),
         Verdict(
-            "prior preservation keeps the class nearer to the base's",
-            f"{prior.class_moved:.1f} against {plain.class_moved:.1f} levels",
+            "the class moves less with a prior",
+            f"{prior.class_moved:.1f}, {plain.class_moved:.1f} without",
             prior.class_moved < plain.class_moved,
-        ),
-        Verdict(
-            "and what else the base knows",
-            f"{prior.known_moved:.1f} against {plain.known_moved:.1f} levels",
-            prior.known_moved < plain.known_moved,
         ),
     ]
 
@@ -119,7 +115,7 @@ class Outcome:
 
     def record(self) -> None:
         """Keep the tables in results-subject.md, in place of what was there."""
-        console = Console(file=io.StringIO(), width=118, color_system=None)
+        console = Console(file=io.StringIO(), width=100, color_system=None)
         console.print(self.tables(), markup=False, highlight=False)
         RESULTS.write_text(
             f"# Last results of `benchmarks.subject`\n\n```text\n{console.file.getvalue().rstrip()}\n```\n"
@@ -127,12 +123,14 @@ class Outcome:
 
 
 def _measurements(rows: Sequence[Row]) -> Table:
-    table = Table(caption="right: among the five nearest emoji. moved: from the base's own picture, levels of 255.")
+    caption = "right: in the top 5; moved: from the base's own picture, levels of 0..255"
+    table = Table(caption=caption, box=box.HORIZONTALS, padding=0, pad_edge=False)
     for heading in ("subject", ""):
         table.add_column(heading)
     for heading in ("top 1", "top 5", "back-\nground", "class\nright", "class\nmoved", "known\nright", "known\nmoved"):
         table.add_column(heading, justify="right")
-    table.add_column("training\ns (CPU s)", justify="right")
+    for heading in ("train-\ning s", "its\nCPU s"):
+        table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             row.subject if row.variant == BASE else "",
@@ -141,14 +139,14 @@ def _measurements(rows: Sequence[Row]) -> Table:
             f"{row.class_moved:.1f}",
             f"{row.known_right:.0%}",
             f"{row.known_moved:.1f}",
-            f"{row.seconds:.0f} ({row.cpu_seconds:.0f})" if row.seconds else "",
+            *(f"{spent:.0f}" if spent else "" for spent in (row.seconds, row.cpu_seconds)),
             end_section=row.variant == NO_PRIOR,
         )
     return table
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> Table:
-    table = Table("what is promised", "found", "")
+    table = Table("what is promised", "found", "", box=box.HORIZONTALS, pad_edge=False)
     for verdict in verdicts:
         table.add_row(verdict.claim, verdict.found, "holds" if verdict.passed else "MISSED")
     return table

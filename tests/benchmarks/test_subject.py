@@ -89,7 +89,6 @@ def test_the_verdicts_hold_for_good_figures():
         (1, {"base": {"top5": 0.11}}),
         (2, {"prior": {"background": 0.79}}),
         (3, {"prior": {"class_moved": 31.0}}),
-        (4, {"prior": {"known_moved": 41.0}}),
     ],
 )
 def test_each_threshold_is_missed_by_its_own_figure_alone(which, change):
