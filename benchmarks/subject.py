@@ -216,7 +216,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, help="instead of the preset's")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--record", action="store_true", help="keep the tables in results.md beside this file")
+    parser.add_argument("--record", action="store_true", help="keep the tables in results-subject.md beside this file")
     return parser.parse_args()
 
 
