@@ -129,7 +129,8 @@ def test_what_was_converted_is_said_and_the_run_goes_on(workspace, images):
     for name in ("print.jpg", "glass.png", "deep.png"):
         assert name in done.stderr
     assert "6 images × 1 repeat" in done.stderr
-    assert not list((workspace / "ws" / "projects" / "default" / "runs").iterdir())
+    assert not list((workspace / "ws").glob("projects/*/runs/*"))
+    assert not list((workspace / "ws").glob("cache/dry-run-*"))
 
 
 def test_all_mistakes_of_a_config_are_told_at_once_with_file_and_field(workspace, images):
