@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from engine import protocol
 from engine.host.pipe import Outbox
 from engine.host.server import notification
@@ -66,11 +68,9 @@ class Tail:
         end = data.rfind(b"\n") + 1
         if end:
             self.offset, self._length, self._torn = self.offset + end, BITE, -1
-            lines = data[: end - 1].split(b"\n")
-            if self._skipping:
-                self._skipping = False
-                del lines[0]
-            return thinned([event for event in map(protocol.decode, lines) if event is not None])
+            start = data.index(b"\n") + 1 if self._skipping else 0
+            self._skipping = False
+            return thinned(_decoded(data[start:end]))
         if len(data) < self._length:
             self._torn = size
         elif self._length < LONGEST:
@@ -79,6 +79,17 @@ class Tail:
             self._skipping = True
             self.offset += len(data)
         return []
+
+
+def _decoded(lines: bytes) -> list[protocol.AnyEvent]:
+    """The events of whole lines; those that are damaged, or of a newer version, are passed over."""
+    try:
+        return _decoder.decode_lines(lines)
+    except (ValueError, RecursionError):
+        return [event for event in map(protocol.decode, lines.split(b"\n")) if event is not None]
+
+
+_decoder = msgspec.json.Decoder(protocol.AnyEvent)
 
 
 def thinned(events: list[protocol.AnyEvent]) -> list[protocol.AnyEvent]:
