@@ -38,7 +38,8 @@ _origin = msgspec.json.Decoder(_Origin)
 
 def find(workspace: Path, name: str) -> Path:
     """A job by its folder, its id, or the end of its id when one alone has it. UserError names the likely ones."""
-    if any((Path(name) / file).is_file() for file in (protocol.CONFIG, protocol.SUBMISSION)):
+    # os.path's test: Path's own raises for a name that is too long for any folder.
+    if name and any(os.path.isfile(os.path.join(name, file)) for file in (protocol.CONFIG, protocol.SUBMISSION)):
         return Path(os.path.abspath(name))
     runs = sorted(queue.runs(workspace), key=lambda run: run.name)
     matching = [run for run in runs if run.name == name] or [run for run in runs if run.name.endswith(f"-{name}")]
