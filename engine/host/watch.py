@@ -203,7 +203,7 @@ class Watcher:
         except OSError:
             tail.behind, gone = False, not _exists(watch.directory)
         self._behind |= tail.behind
-        state = watch.told if tail.behind and watch.told else watch.found
+        state = watch.told if (tail.behind or gone) and watch.told else watch.found
         if (tail.offset, state) == (before, watch.told) and not gone and not tail.restarted:
             return
         watch.told = state

@@ -265,9 +265,10 @@ def test_a_job_whose_folder_goes_is_said_to_be_gone_and_others_go_on(told, tmp_p
     for directory in (one, two):
         told.watcher.watch(directory.name, directory, 0)
     told.steps(2)
+    told.states["one"] = "running"
     one.rename(tmp_path / "trash")
     gone = told.next()
-    assert (gone.id, gone.gone) == ("one", True)
+    assert (gone.id, gone.gone, gone.state) == ("one", True, "running")
     append(two / protocol.JOURNAL, lines(2))
     assert told.next().id == "two"
 
