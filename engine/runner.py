@@ -121,7 +121,8 @@ class Runner:
 
     def _see_to_folder(self, live: Live) -> None:
         """A run whose folder is deleted can save nothing and be told nothing: it is ended."""
-        if not live.told_to_go and live.directory.parent.is_dir() and not live.directory.is_dir():
+        gone = live.directory.parent.is_dir() and not live.directory.is_dir()
+        if gone and not live.told_to_go and locks.held(live.directory):
             self._say(f"{live.directory.name}: its folder is gone, so it is stopped")
             live.terminate()
 
@@ -183,7 +184,8 @@ class Runner:
             with self._troubles():
                 self._waiting, self._stamp = queue.read(self.workspace).waiting, stamp
                 self._submissions = {name: job for name, job in self._submissions.items() if name in self._waiting}
-        busy: set[str] = set()
+        # Also when its worker has ended just now: a job that has crashed goes on before the next one.
+        busy = {live.device for live in self.live.values() if live.device}
         for name in [] if self.stopping else list(self._waiting):
             if name not in self.live:
                 with self._troubles():
@@ -259,7 +261,8 @@ def serve(workspace: Path, say: Callable[[str], None], resume: bool, foreground:
     while True:
         lock = locks.take(launch.runner_lock(workspace))
         if lock is None:
-            say("another runner is at work here")
+            if foreground:
+                say("another runner is at work here")
             return protocol.FAILED if foreground else protocol.DONE
         runner = Runner(workspace, say)
         try:

@@ -169,7 +169,8 @@ def test_a_crashed_job_is_started_again_as_often_as_the_settings_say_and_goes_on
     assert attempts(directory) == 3 and states(directory, behind) == ["crashed", "done"]
     assert [event.step for event in events(directory, protocol.Resumed)] == [3, 3]
     assert "code 1" in jobs.summary(directory).cause
-    assert [line for line in one.said if "b: started" in line or "crashed" in line][-1].endswith("started on cpu")
+    last = [line for line in one.said if "b: started" in line or "crashed" in line][-1]
+    assert last.endswith("b: started on cpu"), "\n".join(one.said)
 
 
 def test_a_worker_that_is_killed_is_said_to_have_been(submit, tell, hand):
@@ -393,10 +394,10 @@ def start(workspace, interpreter, wait):
 
 def test_of_two_runners_one_works_and_the_other_leaves(workspace, submit, tell, runners, start, wait):
     directory = submit(story=tell(1000), speed=10.0)
-    both = [start(), start()]
+    both = [start("--foreground"), start("--foreground")]
     wait(lambda: any(process.poll() is not None for process in both))
     loser, winner = sorted(both, key=lambda process: process.poll() is None)
-    assert loser.returncode == 0 and "another runner is at work" in loser.stderr.read()
+    assert loser.returncode == protocol.FAILED and "another runner is at work" in loser.stderr.read()
     wait(lambda: jobs.summary(directory).step > 0)
     assert launch.runner_alive(workspace) and winner.poll() is None and attempts(directory) == 1
 
