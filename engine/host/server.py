@@ -1,9 +1,8 @@
 """JSON-RPC over the pipe: each line is answered, whatever it holds, and nothing that a line holds ends the host.
 
-Requests are read by the main thread and done by threads, so that a slow one delays no other: replies come in the order
-in which they are ready. Whoever needs an order waits for the reply. A client that does not read its replies is not
-read either.
-"""
+Requests are read by one thread and done by others, so that a slow one delays no other: replies come in the order in
+which they are ready. Whoever needs an order waits for the reply. A client that does not read its replies is not read
+either.
 
 from __future__ import annotations
 
