@@ -1,5 +1,4 @@
-"""Following a job in the terminal: its journal as progress bars with rate and ETA, as plain lines where there is no
-terminal, or as JSON. Narration goes to stderr; only the JSON stream is data.
+"""Following a job from the terminal, and how it ended, in words.
 
 The host reads the journal; a host that dies is started again, and nothing is missed, since the journal is the truth.
 """
@@ -13,20 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine import protocol
 from engine.protocol import messages
 from loratui.client import Host, HostGone, connect
+from loratui.telling import Teller, teller
 
-STAGES = {
-    "check": "looking at the images",
-    "load": "loading the base",
-    "class-images": "drawing class images",
-    "cache": "encoding the images",
-    "train": "training",
-    "draw": "drawing pictures",
-}
 ENDED = ("done", "stopped", "failed", "refused", "crashed", "released", "elsewhere")
 ACKNOWLEDGED_IN = 30.0
 """Seconds to wait for a job to answer a command."""
@@ -79,20 +70,19 @@ def follow(
 ) -> Outcome:
     """Follow a job from a place in its journal to the end of the attempt, and say how it ended.
 
-    how: auto (bars in a terminal, else lines), lines, json or quiet. Ctrl-C asks the job to save and stop, or raises
+    how: as in `telling.teller`. Ctrl-C asks the job to save and stop, or raises
     Left where the job is not ours to stop.
     """
     console = console or Console(stderr=True, highlight=False)
     outcome = Outcome(directory, offset)
-    teller = _teller(console, how)
-    with teller:
+    with teller(console, how) as telling:
         while True:
             try:
                 with connect() as host:
-                    _pump(host, outcome, teller, stop_on_interrupt)
+                    _pump(host, outcome, telling, stop_on_interrupt)
                     break
             except HostGone:
-                teller.say("the host died; starting another one")
+                telling.say("the host died; starting another one")
     if how not in ("json", "quiet"):
         _conclude(outcome, console)
     elif how == "quiet":
@@ -105,8 +95,9 @@ def watch(run: str, how: str) -> int:
     """Follow a job that somebody has started, from its beginning. Returns the exit code; Ctrl-C leaves it running."""
     with connect() as host:
         directory = Path(host.call("jobs.show", messages.JobRef(job=run)).summary.path)
+    console = Console(highlight=False) if how == "plain" else None
     try:
-        return follow(directory, 0, how=how, stop_on_interrupt=False).code
+        return follow(directory, 0, console, how, stop_on_interrupt=False).code
     except Left:
         print(f"{directory.name} goes on; `loratui runs stop {directory.name}` stops it", file=sys.stderr)
         return protocol.INTERRUPTED
@@ -137,7 +128,7 @@ def journal_size(directory: Path) -> int:
         return 0
 
 
-def _pump(host: Host, outcome: Outcome, teller: _Teller, stop_on_interrupt: bool) -> None:
+def _pump(host: Host, outcome: Outcome, telling: Teller, stop_on_interrupt: bool) -> None:
     """Read until the job has ended. The first Ctrl-C stops it, where it may; further ones change nothing."""
     job = str(outcome.directory)
     host.call("jobs.watch", messages.Watch(job=job, offset=outcome.offset))
@@ -150,7 +141,7 @@ def _pump(host: Host, outcome: Outcome, teller: _Teller, stop_on_interrupt: bool
                 raise Left from None
             if not asked:
                 asked = True
-                teller.say("stopping: the run is being saved")
+                telling.say("stopping: the run is being saved")
                 with contextlib.suppress(Exception):
                     host.call("jobs.control", messages.Control(job=job, name="stop"))
             continue
@@ -158,11 +149,11 @@ def _pump(host: Host, outcome: Outcome, teller: _Teller, stop_on_interrupt: bool
             continue
         for event in told.events:
             outcome.note(event)
-            teller.tell(event)
+            telling.tell(event)
         if told.state == "queued" != outcome.state or (
             told.state == "queued" and not outcome.offset and not told.events
         ):
-            teller.say("waiting for a device; `loratui queue list` shows what is ahead")
+            telling.say("waiting for a device; `loratui queue list` shows what is ahead")
         outcome.offset, outcome.state = told.offset, told.state
         if told.state in ENDED:
             outcome.log = host.call("jobs.show", messages.JobRef(job=job)).log if outcome.end is None else ""
@@ -196,161 +187,3 @@ def _conclude(outcome: Outcome, console: Console) -> None:
             say(f"  {advice}")
         if outcome.checkpoints:
             say(f"the last saved adapter: {outcome.directory / outcome.checkpoints[-1].adapter}")
-
-
-def _teller(console: Console, how: str) -> _Teller:
-    if how == "json":
-        return _Json()
-    if how == "quiet":
-        return _Teller()
-    return _Bars(console) if how == "auto" and console.is_terminal else _Lines(console)
-
-
-class _Teller:
-    """Tells events to a person."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def tell(self, event: protocol.AnyEvent) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
-
-
-class _Json(_Teller):
-    """The journal itself, on stdout."""
-
-    def tell(self, event: protocol.AnyEvent) -> None:
-        sys.stdout.write(protocol.encode(event).decode())
-        sys.stdout.flush()
-
-
-class _Lines(_Teller):
-    """One line for what matters, and one every few seconds for steps: for logs and screen readers."""
-
-    SECONDS = 5.0
-
-    def __init__(self, console: Console):
-        self.console = console
-        self._told = 0.0
-
-    def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def tell(self, event: protocol.AnyEvent) -> None:
-        now = time.monotonic()
-        if isinstance(event, protocol.Stage):
-            self._told = now
-        if isinstance(event, protocol.Refused):
-            return
-        if isinstance(event, protocol.Step | protocol.Progress):
-            if now - self._told < self.SECONDS:
-                return
-            self._told = now
-        text = describe(event)
-        if text:
-            self.say(text)
-
-
-class _Bars(_Teller):
-    """A bar for each stage, with what was said above them."""
-
-    def __init__(self, console: Console):
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}", justify="right"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._stage = ""
-
-    def __enter__(self):
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def say(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def tell(self, event: protocol.AnyEvent) -> None:
-        match event:
-            case protocol.Stage():
-                self._enter(event)
-            case protocol.Progress():
-                self._advance(event.stage, event.done, event.total)
-            case protocol.Step():
-                self._advance("train", event.step, None, _rate(event))
-            case (
-                protocol.Notice() | protocol.PlanMade() | protocol.Resumed() | protocol.Acknowledged()
-                | protocol.Paused() | protocol.Continued() | protocol.Changed()
-            ):  # fmt: skip
-                self.say(describe(event))
-
-    def _enter(self, stage: protocol.Stage) -> None:
-        if self._stage in self._tasks and self._stage != "train":
-            self.progress.update(self._tasks[self._stage], total=1, completed=1)
-        self._stage = stage.name
-        total = stage.total or None
-        if stage.name not in self._tasks:
-            title = STAGES.get(stage.name, stage.name)
-            self._tasks[stage.name] = self.progress.add_task(title, total=total, note="", count="")
-        elif stage.name != "train":
-            self.progress.reset(self._tasks[stage.name], total=total)
-
-    def _advance(self, stage: str, done: int, total: int | None, note: str = "") -> None:
-        if stage in self._tasks:
-            task = self._tasks[stage]
-            total = total or self.progress.tasks[task].total
-            self.progress.update(task, completed=done, total=total, note=note, count=f"{done}/{total:.0f}")
-
-
-def _rate(event: protocol.Step) -> str:
-    loss = "not finite" if event.loss is None else f"{event.loss:.4f}"
-    return f"{event.seconds:.2f} s/it  loss {loss}"
-
-
-def describe(event: protocol.AnyEvent) -> str:
-    """An event in a line; empty for one that says nothing to a person."""
-    match event:
-        case protocol.Stage():
-            return f"{STAGES.get(event.name, event.name)}…"
-        case protocol.Progress():
-            return f"{STAGES.get(event.stage, event.stage)}: {event.done}/{event.total}"
-        case protocol.Notice():
-            return f"note: {event.text}"
-        case protocol.PlanMade():
-            sources = ", ".join(f"{count} from {source}" for source, count in event.captions.items())
-            return f"{event.text}\nbase: {event.base}; {event.modules} modules adapted; captions: {sources}"
-        case protocol.Resumed():
-            return f"going on after step {event.step}"
-        case protocol.Step():
-            return f"step {event.step}: {_rate(event)}"
-        case protocol.Validation():
-            loss = "not finite" if event.loss is None else f"{event.loss:.4f}"
-            return f"step {event.step}: fixed-noise loss {loss} on {event.count} {event.images} images"
-        case protocol.Sample():
-            return f"step {event.step}: drew {event.path}"
-        case protocol.Acknowledged():
-            return f"{event.name}: {event.text}" if event.text else f"{event.name}: taken"
-        case protocol.Paused():
-            return f"paused after step {event.step}"
-        case protocol.Continued():
-            return f"going on after step {event.step}"
-        case protocol.Changed():
-            return f"from the step after {event.step} on, {event.field} = {event.value:g}"
-        case protocol.Checkpoint():
-            return f"step {event.step}: saved {event.adapter}"
-        case protocol.Refused():
-            return event.text()
-    return ""

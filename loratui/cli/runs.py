@@ -77,7 +77,7 @@ def watch(
     """Follow a run from its beginning. Ctrl-C leaves it running."""
     from loratui import follow
 
-    raise typer.Exit(follow.watch(run, "json" if as_json else "lines" if plain else "auto"))
+    raise typer.Exit(follow.watch(run, "json" if as_json else "plain" if plain else "auto"))
 
 
 @app.command()

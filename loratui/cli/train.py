@@ -120,7 +120,7 @@ def _rehearse(config) -> int:
 
     from engine import protocol
     from loratui import runs
-    from loratui.follow import describe
+    from loratui.telling import describe
 
     events, log = runs.rehearse(config)
     end = next((event for event in events if isinstance(event, protocol.End)), None)
