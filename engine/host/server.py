@@ -3,6 +3,7 @@
 Requests are read by one thread and done by others, so that a slow one delays no other: replies come in the order in
 which they are ready. Whoever needs an order waits for the reply. A client that does not read its replies is not read
 either.
+"""
 
 from __future__ import annotations
 
