@@ -76,9 +76,8 @@ class Control:
         return self.paused or self.released or bool(self._waiting) or self.stop.is_set()
 
     def ending(self) -> Literal["", "stopped", "released"]:
-        """How the job is to end here, if it is: then it takes no further command."""
-        if not (self.released or self.stop.is_set()):
-            return ""
+        """How the job is to end here, if it is: then it takes no further command. Who asks this before honouring a wish
+        does so behind its answer, in the journal too."""
         with self._mutex:
             wish = "stopped" if self.stop.is_set() else "released" if self.released else ""
             self._over = self._over or bool(wish)
@@ -91,7 +90,8 @@ class Control:
 
     def take(self) -> protocol.ControlLine | None:
         """The next command that is to be carried out between two steps."""
-        return self._waiting.popleft() if self._waiting else None
+        with self._mutex:
+            return self._waiting.popleft() if self._waiting else None
 
     def wait(self) -> None:
         """Come back when a command has been taken, and now and then, since a signal may have come."""
@@ -158,9 +158,10 @@ class Control:
                 text, taken = self._answer(line), True
             except NotTaken as reason:
                 text, taken = str(reason), False
-            self._say(protocol.Acknowledged(command=line.id, name=line.name, taken=taken, text=text))
             if taken and not self._closed:
                 self._obey(line)
+            self._say(protocol.Acknowledged(command=line.id, name=line.name, taken=taken, text=text))
+        self._told.set()
         return True
 
     def _malformed(self, content: bytes, reason: str) -> bool:
@@ -186,7 +187,6 @@ class Control:
                 self.paused = self.released = False
             case _:
                 self._waiting.append(line)
-        self._told.set()
 
     def _answer(self, line: protocol.ControlLine) -> str:
         """What will be done about a command. Raises NotTaken."""
