@@ -178,4 +178,6 @@ def describe(event: protocol.AnyEvent) -> str:
             return f"step {event.step}: saved {event.adapter}"
         case protocol.Refused():
             return event.text()
+        case protocol.End():
+            return f"{event.state} after step {event.step}" + (f": {event.cause}" if event.cause else "")
     return ""
