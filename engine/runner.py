@@ -278,8 +278,11 @@ def serve(workspace: Path, say: Callable[[str], None], resume: bool, foreground:
             lock.release()
         if runner.stopping:
             return protocol.INTERRUPTED
-        queue.adopt_strays(workspace)
-        if not queue.read(workspace).waiting:
+        waiting = []
+        with contextlib.suppress(OSError, UserError):
+            queue.adopt_strays(workspace)
+            waiting = queue.read(workspace).waiting
+        if not waiting:
             return protocol.DONE
 
 
