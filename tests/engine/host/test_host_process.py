@@ -106,6 +106,20 @@ def test_a_host_ends_quietly_on_a_signal(host, number):
     assert one.log.read_bytes() == b""
 
 
+def test_a_host_starts_with_next_to_nothing():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "engine"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "msgspec" in imported
+    assert imported.isdisjoint({"torch", "numpy", "PIL", "psutil", "pynvml", "asyncio", "logging", "safetensors"})
+
+
 def test_a_host_answers_all_that_was_piped_into_it_before_it_ends(host):
     one = host(greeted=False)
     one.send(HELLO, *(request(number, "devices.list") for number in range(20)))
