@@ -15,7 +15,7 @@ from typing import Any
 
 def reports() -> Iterator[dict[str, Any]]:
     """The report, again after each stage. `stage` names what is about to be tried, "done" when nothing is left."""
-    report: dict[str, Any] = {"stage": "driver", "driver": None, "torch": None, "devices": []}
+    report: dict[str, Any] = {"stage": "driver", "driver": None, "torch": None, "devices": [], "settings": settings()}
     yield report
     report |= {"driver": driver(), "stage": "torch"}
     yield report
@@ -40,6 +40,14 @@ def reports() -> Iterator[dict[str, Any]]:
         yield report
         device["attention"] = attention(device)
     yield report | {"stage": "done"}
+
+
+def settings() -> list[str]:
+    """What is wrong with the workspace's settings."""
+    from engine.protocol import workspace
+    from engine.settings import read_settings
+
+    return [str(problem) for problem in read_settings(workspace())[1]]
 
 
 def driver() -> dict[str, Any] | None:

@@ -124,6 +124,7 @@ def findings(facts: dict[str, Any]) -> Iterator[Finding]:
     yield from _machine(facts["machine"], facts["environment"])
     for name, disk in facts["disks"].items():
         yield from _disk(name, disk)
+    yield from _settings(facts["engine"])
     yield from _terminal(facts["terminal"])
 
 
@@ -197,6 +198,11 @@ def _machine(facts: dict[str, Any], environment: dict[str, str]) -> Iterator[Fin
     if environment:
         pairs = ", ".join(f"{name}={value}" for name, value in environment.items())
         yield Finding("machine", "environment", "ok", pairs)
+
+
+def _settings(engine: dict[str, Any]) -> Iterator[Finding]:
+    for problem in engine.get("settings", []):
+        yield Finding("disks", "settings", "note", problem, "until then none of them holds")
 
 
 def _disk(name: str, disk: dict[str, Any]) -> Iterator[Finding]:

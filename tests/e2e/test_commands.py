@@ -22,6 +22,7 @@ SHORT = [
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("LORATUI_WORKSPACE", str(tmp_path / "ws"))
+    monkeypatch.setenv("LORATUI_RUNTIME_DIR", str(tmp_path / "locks"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return tmp_path
 
