@@ -1,7 +1,7 @@
-"""Low-rank layers: `W x + (alpha / r) · U (D x)` around a Linear or Conv2d whose own weights are left alone (Hu et al. 2021).
+"""Low-rank layers: `W x + (alpha / r) · U (D x)` around a Linear or Conv2d that is left alone (Hu et al. 2021).
 
-`down` (D, also A) is r×in, Kaiming-uniform; `up` (U, also B) is out×r, zero, so a fresh layer changes nothing. Factors are
-float32; the products run in the precision of the layer's input. Dropout falls on the bottleneck, in training alone.
+`down` (D, also A) is r×in, Kaiming-uniform; `up` (U, also B) is out×r, zero, so a fresh layer changes nothing. Factors
+are float32; the products run in the precision of the layer's input. Dropout falls on the bottleneck, in training alone.
 
 LoRALinear has its own backward: one saved copy of x, no gradient for the base, and the adapter's sum accumulated into
 the base's product in place of two more passes over the output.

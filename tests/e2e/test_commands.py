@@ -137,7 +137,8 @@ def test_what_was_converted_is_said_and_the_run_goes_on(workspace, images):
 def test_all_mistakes_of_a_config_are_told_at_once_with_file_and_field(workspace, images):
     config = workspace / "run.toml"
     config.write_text(
-        f'[model]\nbase = "tiny"\n[adapter]\nrank = 0\nrnak = 3\n[[dataset.subsets]]\npath = "{images}"\nrepeats = "many"\n'
+        '[model]\nbase = "tiny"\n[adapter]\nrank = 0\nrnak = 3\n'
+        f'[[dataset.subsets]]\npath = "{images}"\nrepeats = "many"\n'
         "[training]\nsteps = 10\nepochs = 2\n[optimizer]\nlr_unet = nan\n"
     )
     told = problems(loratui("train", config, "--set", "loss.snr_gama=1"))
