@@ -21,6 +21,8 @@ from loratui.telling import Teller, teller
 ENDED = ("done", "stopped", "failed", "refused", "crashed", "released", "elsewhere")
 ACKNOWLEDGED_IN = 30.0
 """Seconds to wait for a job to answer a command."""
+TRIES = 5
+"""Hosts that may die one after another before they have answered once."""
 
 
 class Left(Exception):

@@ -58,7 +58,11 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         from engine.config import UserError
+        from loratui.client import HostGone
 
+        if isinstance(error, HostGone):
+            print(f"{error}\nno run is touched by that; look at it with `loratui runs list`", file=sys.stderr)
+            sys.exit(1)
         if not isinstance(error, UserError):
             raise
         for problem in error.problems:
