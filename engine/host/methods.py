@@ -61,8 +61,9 @@ class Methods:
         return jobs.submit(self._workspace, params)
 
     def list_jobs(self, params: messages.ListJobs) -> messages.Jobs:
-        from engine.host import records
+        from engine.host import records, submission
 
+        submission.revive(self._workspace)
         return messages.Jobs(jobs=records.summaries(self._workspace, params.project, params.limit))
 
     def show(self, params: messages.JobRef) -> messages.JobDetails:
@@ -71,9 +72,12 @@ class Methods:
         return records.details(self._found(params.job))
 
     def watch(self, params: messages.Watch) -> Then:
+        from engine.host import submission
+
         directory = self._found(params.job)
         if params.offset < 0:
             raise UserError(Problem(where="offset", expected="bytes, from 0 on", found=str(params.offset)))
+        submission.revive(self._workspace)
         watching = messages.Watching(id=directory.name, size=whole_lines(directory / JOURNAL))
         return Then(watching, functools.partial(self._watcher.watch, directory.name, directory, params.offset))
 
@@ -97,8 +101,9 @@ class Methods:
         return jobs.remove(self._found(params.job), params.force)
 
     def list_queue(self, params: messages.Nothing) -> messages.Queue:
-        from engine.host import jobs
+        from engine.host import jobs, submission
 
+        submission.revive(self._workspace)
         return jobs.waiting(self._workspace)
 
     def move(self, params: messages.Move) -> messages.Queue:

@@ -118,6 +118,20 @@ def fail(workspace: Path, directory: Path, cause: str) -> None:
         write_status(directory, status)
 
 
+def revive(workspace: Path) -> None:
+    """Start a runner where one was killed with jobs in hand, so that they are seen to and the queue goes on.
+
+    Whoever looks calls this, so it starts nothing that a person has stopped (a runner that ends in good order has
+    nothing in hand) nor what belongs to another machine, and never raises.
+    """
+    with contextlib.suppress(OSError, UserError):
+        entries = queue.read(workspace)
+        if entries.running and not launch.runner_alive(workspace):
+            path = workspace / entries.running[0]
+            if path.is_dir() and read_submission(workspace, path).host == journal.host():
+                start_runner(workspace)
+
+
 def start_runner(workspace: Path) -> None:
     """See to it that somebody starts what waits. Raises UserError where no runner can be started."""
     try:
@@ -174,10 +188,12 @@ def _enter(entries: queue.Entries, name: str, first: bool) -> None:
 
 
 def _named(temporary: Path, runs: Path, name: str) -> Path:
-    """Give a folder the first id that is free. Of two that want the same one, the file system lets one have it."""
+    """Give a folder the first id that no project has. Of two that want one here, the file system lets one have it."""
     slug = re.sub(r"[^\w.-]+", "-", name)[:48].strip("-.") or "run"
     stamp = f"{time.strftime('%Y%m%d-%H%M')}-{slug}"
     for candidate in (stamp, *(f"{stamp}-{number}" for number in range(2, 10_000))):
+        if any(runs.parents[1].glob(f"*/runs/{candidate}")):
+            continue
         try:
             os.rename(temporary, runs / candidate)
         except OSError as error:
