@@ -87,6 +87,12 @@ def test_submitters_at_the_same_time_get_different_jobs_and_none_is_lost(workspa
     assert sorted(names()) == sorted(["first", "same", *(f"same-{number}" for number in range(2, 17))])
 
 
+def test_an_id_means_one_job_in_all_projects(submit, workspace):
+    first, second = submit("twin", project="one"), submit("twin", project="two")
+    assert first.name != second.name
+    assert jobs.find(workspace, second.name) == second
+
+
 def test_a_name_of_many_wide_letters_still_makes_a_folder(submit):
     assert submit("猫" * 80).is_dir()
 
@@ -236,8 +242,7 @@ def test_a_job_is_found_by_id_by_the_end_of_it_and_by_its_folder(workspace, make
 def test_a_name_of_none_or_of_several_is_answered_with_what_there_is(workspace, make):
     with pytest.raises(UserError, match="no runs yet"):
         jobs.find(workspace, "cat")
-    first, second = make("cat", project="a"), make("cat", project="b", state="done")
-    assert first.name == second.name
+    make("cat", project="a"), make("big cat", project="b", state="done")
     with pytest.raises(UserError, match="which 2 runs have"):
         jobs.find(workspace, "cat")
 
