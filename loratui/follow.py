@@ -77,13 +77,18 @@ def follow(
     """
     console = console or Console(stderr=True, highlight=False)
     outcome = Outcome(directory, offset)
+    failed = 0
     with teller(console, how) as telling:
         while True:
             try:
                 with connect() as host:
+                    failed = 0
                     _pump(host, outcome, telling, stop_on_interrupt)
                     break
             except HostGone:
+                failed += 1
+                if failed == TRIES:
+                    raise
                 telling.say("the host died; starting another one")
     if how not in ("json", "quiet"):
         _conclude(outcome, console)

@@ -137,7 +137,9 @@ class _Bars(Teller):
         if stage in self._tasks:
             task = self._tasks[stage]
             total = total or self.progress.tasks[task].total
-            self.progress.update(task, completed=done, total=total, note=note, count=f"{done}/{total:.0f}")
+            self.progress.update(
+                task, completed=done, total=total, note=note, count=f"{done}/{total:.0f}" if total else f"{done}"
+            )
 
 
 def _rate(event: protocol.Step) -> str:
