@@ -38,7 +38,7 @@ from engine.host import launch, liveness, queue
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.md"
-STEPS = 40
+STEPS = 30
 SUBJECTS = ("octopus", "cupcake", "hedgehog")
 WEIGHTS = {"worker": 5, "runner": 3, "host": 2}
 """How often each is the victim."""
