@@ -65,7 +65,7 @@ class Replay:
                 if isinstance(event, protocol.End):
                     return event.code
         except Ended as ended:
-            code = protocol.INTERRUPTED if ended.state == "stopped" else protocol.DONE
+            code = protocol.INTERRUPTED
             self._log.emit(protocol.End(state=ended.state, code=code, step=self._log.status.step))
             return code
         return protocol.FAILED

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.config import Problem, Runtime, UserError
+from engine.config import Model, Problem, Runtime, UserError
 from engine.locks import DEVICE
 from engine.models import attention
 from engine.models.base import Family
+from engine.models.load import load_family
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,13 @@ def set_threads(runtime: Runtime) -> None:
         torch.set_num_threads(runtime.threads)
 
 
-def prepare(family: Family, runtime: Runtime, place: Place) -> list[str]:
-    """Set attention and gradient checkpointing. Returns what the user should know of it."""
+def load(model: Model, runtime: Runtime, place: Place) -> tuple[Family, list[str]]:
+    """The base on its place, attention and gradient checkpointing set; and what the user should know of it."""
+    family = load_family(
+        model.base, vae=model.vae or None, prediction=model.prediction, dtype=place.dtype, device=place.device
+    )
     backend, said = attention.choose(runtime.attention, place.device, place.dtype)
     family.set_attention(backend)
     if runtime.gradient_checkpointing:
         family.enable_gradient_checkpointing()
-    return [f"{place.title}; {said}"]
+    return family, [*family.notices, f"{place.title}; {said}"]

@@ -14,7 +14,6 @@ from engine.formats.pictures import UsedAdapter
 from engine.jobs import device
 from engine.lora.compose import apply, compose
 from engine.models.base import Family
-from engine.models.load import load_family
 from engine.sampling import sampler
 from engine.sampling.files import save_picture
 
@@ -24,14 +23,8 @@ def run(config: Generate, context: Context) -> list[str]:
     place = device.choose(config.runtime)
     device.set_threads(config.runtime)
     context.stage("load")
-    family = load_family(
-        config.model.base,
-        vae=config.model.vae or None,
-        prediction=config.model.prediction,
-        dtype=place.dtype,
-        device=place.device,
-    )
-    context.notices([*family.notices, *device.prepare(family, config.runtime, place)])
+    family, notices = device.load(config.model, config.runtime, place)
+    context.notices(notices)
     requests, adapters = pictures(config, family), read_adapters(config, family)
     used = [
         UsedAdapter(Path(use.path).stem, use.weight, adapter.metadata.get("sshs_model_hash", ""))

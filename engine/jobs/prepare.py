@@ -18,7 +18,7 @@ from engine.data.notes import summary
 from engine.jobs import device
 from engine.lora.inject import Selection, choose
 from engine.models.base import Family
-from engine.models.load import load_family, resolve_base
+from engine.models.load import resolve_base
 
 TARGET_SETS = ("attention", "transformer", "locon", "text_encoder")
 
@@ -54,14 +54,8 @@ def prepare(config: Train, context: Context) -> Prepared:
         progress=context.progress,
     )
     context.stage("load")
-    family = load_family(
-        config.model.base,
-        vae=config.model.vae or None,
-        prediction=config.model.prediction,
-        dtype=place.dtype,
-        device=place.device,
-    )
-    context.notices([*family.notices, *device.prepare(family, config.runtime, place)])
+    family, notices = device.load(config.model, config.runtime, place)
+    context.notices(notices)
     captions = ((item.path, item.caption) for item in (*images.items, *images.class_items))
     context.notices(summary([*images.notes, *check_lengths(captions, family.count_tokens, family.max_tokens)]))
     chosen = choose(family.parts, selections(config, family))
