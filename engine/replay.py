@@ -65,9 +65,8 @@ class Replay:
                 if isinstance(event, protocol.End):
                     return event.code
         except Ended as ended:
-            code = protocol.INTERRUPTED
-            self._log.emit(protocol.End(state=ended.state, code=code, step=self._log.status.step))
-            return code
+            self._log.emit(protocol.End(state=ended.state, code=protocol.INTERRUPTED, step=self._log.status.step))
+            return protocol.INTERRUPTED
         return protocol.FAILED
 
     def _tell(self, event: protocol.Event) -> None:

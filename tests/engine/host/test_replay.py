@@ -78,7 +78,7 @@ def test_commands_are_answered_and_obeyed(telling, wait):
     asked.append(say(directory, "resume"))
     wait(lambda: jobs.state_of(directory) == "running")
     asked.append(say(directory, "pause", release=True))
-    assert code() == protocol.DONE and jobs.state_of(directory) == "released"
+    assert code() == protocol.INTERRUPTED and jobs.state_of(directory) == "released"
     assert [event.command for event in told(directory, protocol.Acknowledged)] == asked
     assert told(directory, protocol.Changed)[0].value == 0.5
     assert (directory / told(directory, protocol.Sample)[0].path).exists()
