@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 SUBJECT = "octopus"
+CLASS_PROMPT = "a squid on a white background"
+"""The nearest thing that the base does know, which prior preservation keeps as it is."""
 PROMPTS = ["a ohwx octopus on a red background", "a ohwx octopus on a pink background", "a cat on a blue background"]
 """Two of the subject on colours that are not in its images, and one of something else, which should stay as it was."""
 
@@ -27,7 +29,7 @@ def demo(
     from loratui.follow import follow
 
     images = files("engine") / "tiny" / "subjects" / SUBJECT
-    request, told = requests.from_preset("dreambooth", "tiny", [{"path": str(images)}], "an animal")
+    request, told = requests.from_preset("dreambooth", "tiny", [{"path": str(images)}], CLASS_PROMPT)
     request.lay(
         {
             "name": f"{SUBJECT}-demo",
