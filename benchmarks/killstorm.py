@@ -24,20 +24,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from safetensors import safe_open
 
+from benchmarks.killstorm_report import Kill, Outcome, record, tables
 from engine import locks, protocol
 from engine.host import launch, liveness, queue
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results.md"
 STEPS = 30
 SUBJECTS = ("octopus", "cupcake", "hedgehog")
 WEIGHTS = {"worker": 5, "runner": 3, "host": 2}
@@ -50,7 +49,6 @@ PATIENCE = 90.0
 """Seconds to wait for a victim to be there, in the stage that was drawn, before another kill is drawn."""
 GIVE_UP = 3600.0
 """Seconds for all."""
-STAGES = ("none", "", "check", "load", "class-images", "cache", "train", "draw")
 MODULES = {"engine": "host", "engine.runner": "runner", "engine.worker": "worker"}
 
 
@@ -62,32 +60,6 @@ class Process:
     kind: str
     """host, runner, worker, or the module of another."""
     arguments: tuple[str, ...]
-
-
-@dataclass
-class Kill:
-    victim: str
-    stage: str
-    """Stage of the run that was at work."""
-    at: float
-    """Seconds since the storm began."""
-
-
-@dataclass
-class Outcome:
-    """What a storm has done, and everything that it should not have done."""
-
-    seed: int
-    kills: list[Kill] = field(default_factory=list)
-    attempts: dict[str, int] = field(default_factory=dict)
-    """Run → attempts."""
-    compared: Counter[str] = field(default_factory=Counter)
-    """What was held against the reference → how many."""
-    commands: Counter[str] = field(default_factory=Counter)
-    """What was done about kills → how often."""
-    undisturbed: float = 0.0
-    seconds: float = 0.0
-    problems: list[str] = field(default_factory=list)
 
 
 class Box:
@@ -198,8 +170,10 @@ class Storm:
 
     def _strike(self, states: dict[Path, str]) -> None:
         now = time.monotonic()
-        stage = next((liveness.status_of(run).stage for run in states if states[run] == "running"), "none")
-        targets = [process for process in self.box.processes() if process.kind == self._victim]
+        alive = self.box.processes()
+        workers = {process.pid for process in alive if process.kind == "worker"}
+        stage = next((_stage(run, workers) for run in states if states[run] == "running"), "none")
+        targets = [process for process in alive if process.kind == self._victim]
         if targets and (not self._in_training or stage == "train") and self._seen is None:
             self._seen = now
         if self._seen is not None and now >= self._seen + self._delay and targets:
@@ -248,6 +222,18 @@ class Storm:
             self.outcome.problems.append(f"left alive: {process.kind} {process.pid} {' '.join(process.arguments)}")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
+
+
+def _stage(run: Path, workers: set[int]) -> str:
+    """What a live run is at; `start` as long as its worker has told of no stage."""
+    stage, pid = "start", 0
+    for event in protocol.JournalReader(run / protocol.JOURNAL).read():
+        match event:
+            case protocol.Attempt():
+                stage, pid = "start", event.pid
+            case protocol.Stage() if pid in workers:
+                stage = event.name
+    return stage
 
 
 def undisturbed(box: Box) -> dict[str, Path]:
@@ -368,40 +354,6 @@ def _broken(path: Path) -> str:
     except Exception as error:
         return f"not whole: {error}"
     return ""
-
-
-def tables(outcome: Outcome) -> list[Table | str]:
-    """What happened, for a person."""
-    told = {kill.stage for kill in outcome.kills}
-    stages = [stage for stage in STAGES if stage in told] + sorted(told - set(STAGES))
-    counted = Counter((kill.victim, kill.stage) for kill in outcome.kills)
-    kills = Table("kill -9 of", *(stage or "start" for stage in stages), "all")
-    for victim in WEIGHTS:
-        row = [counted[victim, stage] for stage in stages]
-        kills.add_row(victim, *map(str, row), str(sum(row)))
-    compared = ", ".join(f"{count} {name}" for name, count in sorted(outcome.compared.items()))
-    return [
-        kills,
-        f"{len(outcome.kills)} kills, seed {outcome.seed}, in {outcome.seconds:.0f} s; "
-        f"three runs undisturbed: {outcome.undisturbed:.0f} s",
-        "attempts: " + ", ".join(f"{run} {count}" for run, count in outcome.attempts.items()),
-        "done about them: " + ", ".join(f"{verb} {count}×" for verb, count in outcome.commands.most_common()),
-        f"held against the undisturbed: {compared}",
-        *([f"WRONG: {problem}" for problem in outcome.problems] or ["every journal whole, every file the same"]),
-    ]
-
-
-def record(outcome: Outcome) -> None:
-    """Put the tables into the section of results.md that is ours, and leave the others as they are."""
-    with tempfile.TemporaryFile("w+") as paper:
-        console = Console(file=paper, width=110, color_system=None)
-        for part in tables(outcome):
-            console.print(part, markup=False, highlight=False)
-        paper.seek(0)
-        section = f"## benchmarks.killstorm\n\n```text\n{paper.read().rstrip()}\n```\n"
-    text = RESULTS.read_text() if RESULTS.exists() else "# Last results of the benchmarks\n"
-    others = re.sub(r"\n*## benchmarks\.killstorm\n.*?(?=\n## |\Z)", "", text, flags=re.DOTALL)
-    RESULTS.write_text(f"{others.rstrip()}\n\n{section}")
 
 
 def main() -> int:
