@@ -61,7 +61,7 @@ def _show(console, outcome) -> None:
     from loratui.pictures import side_by_side
 
     last = max(sample.step for sample in outcome.samples)
-    width = min(console.width, 100)
+    width = min(console.width, 66)
     for index, prompt in enumerate(PROMPTS):
         chosen = {sample.step: sample for sample in outcome.samples if sample.index == index}
         pictures = [
