@@ -181,5 +181,5 @@ def describe(event: protocol.AnyEvent) -> str:
         case protocol.Refused():
             return event.text()
         case protocol.End():
-            return f"{event.state} after step {event.step}" + (f": {event.cause}" if event.cause else "")
+            return f"{event.state} after step {event.step}"
     return ""
