@@ -6,14 +6,17 @@ The host reads the journal; a host that dies is started again, and nothing is mi
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from engine import protocol
+from engine.config import UserError
 from engine.protocol import messages
 from loratui.client import Host, HostGone, connect
 from loratui.telling import Teller, teller
@@ -72,18 +75,17 @@ def follow(
 ) -> Outcome:
     """Follow a job from a place in its journal to the end of the attempt, and say how it ended.
 
-    how: as in `telling.teller`. Ctrl-C asks the job to save and stop, or raises
-    Left where the job is not ours to stop.
+    how: as in `telling.teller`. Ctrl-C asks the job to save and stop, or raises Left where the job is not ours to stop.
     """
     console = console or Console(stderr=True, highlight=False)
     outcome = Outcome(directory, offset)
     failed = 0
-    with teller(console, how) as telling:
+    with _interrupts() as interrupts, teller(console, how) as telling:
         while True:
             try:
                 with connect() as host:
                     failed = 0
-                    _pump(host, outcome, telling, stop_on_interrupt)
+                    _pump(host, outcome, telling, interrupts, stop_on_interrupt)
                     break
             except HostGone:
                 failed += 1
@@ -135,23 +137,36 @@ def journal_size(directory: Path) -> int:
         return 0
 
 
-def _pump(host: Host, outcome: Outcome, telling: Teller, stop_on_interrupt: bool) -> None:
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Ctrl-C, noted down in the list and not raised: it can't fall between lines that belong together.
+
+    Where it is ignored, as in a shell's background commands, it stays so.
+    """
+    caught: list[int] = []
+    former = signal.getsignal(signal.SIGINT)
+    if former != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _pump(host: Host, outcome: Outcome, telling: Teller, interrupts: list[int], stop_on_interrupt: bool) -> None:
     """Read until the job has ended. The first Ctrl-C stops it, where it may; further ones change nothing."""
     job = str(outcome.directory)
     host.call("jobs.watch", messages.Watch(job=job, offset=outcome.offset))
     asked = False
     while True:
-        try:
-            told = host.heard(0.5)
-        except KeyboardInterrupt:
-            if not stop_on_interrupt:
-                raise Left from None
-            if not asked:
-                asked = True
-                telling.say("stopping: the run is being saved")
-                with contextlib.suppress(Exception):
-                    host.call("jobs.control", messages.Control(job=job, name="stop"))
-            continue
+        told = host.heard(0.25)
+        if interrupts and not stop_on_interrupt:
+            raise Left
+        if interrupts and not asked:
+            asked = True
+            telling.say("stopping: the run is being saved")
+            with contextlib.suppress(UserError):  # It has ended by itself meanwhile, and will say so.
+                host.call("jobs.control", messages.Control(job=job, name="stop"))
         if not isinstance(told, messages.JobEvents):
             continue
         for event in told.events:
