@@ -11,9 +11,8 @@ _TINY = {
     "adapter": {"rank": 8, "alpha": 8, "targets": "attention"},
     "dataset": {"buckets": False},
     "prior": {"images": 32, "guidance_scale": 4.0},
-    "training": {"steps": 300, "batch": 8},
-    "optimizer": {"lr_unet": 2e-3, "lr_text": 0.0},
-    "loss": {"snr_gamma": 5.0},
+    "training": {"steps": 300, "batch": 4},
+    "optimizer": {"lr_unet": 1e-3, "lr_text": 0.0},
     "sampling": {"guidance_scale": 4.0},
 }
 
