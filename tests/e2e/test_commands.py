@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 from safetensors import safe_open
@@ -24,7 +26,11 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("LORATUI_WORKSPACE", str(tmp_path / "ws"))
     monkeypatch.setenv("LORATUI_RUNTIME_DIR", str(tmp_path / "locks"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
+    yield tmp_path
+    for process in psutil.process_iter(["cmdline"]):  # what a failed test has left running
+        if any(str(tmp_path) in argument for argument in process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.fixture
