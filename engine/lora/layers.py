@@ -3,13 +3,11 @@
 `down` (D, also A) is r×in, Kaiming-uniform; `up` (U, also B) is out×r, zero, so a fresh layer changes nothing. Factors
 are float32; the products run in the precision of the layer's input. Dropout falls on the bottleneck, in training alone.
 
-Linear layers have their own backward: one saved copy of x, no gradient for the base, the adapter's sum accumulated into
-the base's product in place of two more passes over the output, and one product for the downs of layers with one input.
+LoRALinear has its own backward: one saved copy of x, no gradient for the base, and the adapter's sum accumulated into
+the base's product in place of two more passes over the output.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,74 +67,45 @@ class LoRALinear(LoRALayer):
         super().__init__(base, (rank, base.in_features), (base.out_features, rank), alpha, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return together((self,), x)[0]
-
-    def copies(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(down, up) for a product in `dtype`, without gradients."""
-        if self.compute is not None and self.compute[0].dtype == dtype:
-            return self.compute
-        return self.down.detach().to(dtype), self.up.detach().to(dtype)
+        copies = self.compute if self.compute is not None and self.compute[0].dtype == x.dtype else None
+        down, up = copies or (self.down.detach().to(x.dtype), self.up.detach().to(x.dtype))
+        mask = self.mask(torch.Size((*x.shape[:-1], self.rank)), x)
+        return _LowRankLinear.apply(x, self.base.weight, self.base.bias, self.down, self.up, down, up, self.scale, mask)
 
 
-def together(layers: Sequence[LoRALinear], x: Tensor) -> tuple[Tensor, ...]:
-    """The results of layers that are given the same x, [..., in], such as an attention's q, k and v."""
-    return _LowRankLinears.apply(x, layers, *(factor for layer in layers for factor in (layer.down, layer.up)))
+class _LowRankLinear(torch.autograd.Function):
+    """y = x Wᵀ + b + s (x Dᵀ ∘ mask) Uᵀ. Gradients go to x and to the float32 factors, never to W or b.
 
-
-class _LowRankLinears(torch.autograd.Function):
-    """yᵢ = x Wᵢᵀ + bᵢ + sᵢ (x Dᵢᵀ ∘ maskᵢ) Uᵢᵀ. Gradients go to x and to the float32 factors, never to Wᵢ or bᵢ.
-
-    The bottleneck is held upright, [Σ rank, rows]: BLAS takes up to three times as long for products that are only a
-    few columns wide.
+    The bottleneck is held upright, [rank, rows]: BLAS takes far longer for products that are only a few columns wide.
     """
 
     @staticmethod
-    def forward(ctx, x, layers, *factors):
+    def forward(ctx, x, weight, bias, down, up, down_compute, up_compute, scale, mask):
         rows = x.reshape(-1, x.shape[-1])
-        downs, ups = zip(*(layer.copies(x.dtype) for layer in layers), strict=True)
-        ctx.layers, ctx.shape, ctx.ranks = layers, x.shape, [layer.rank for layer in layers]
-        hidden = _stack(downs) @ rows.t()
-        masks, results = [], []
-        for layer, up, part in zip(layers, ups, hidden.split(ctx.ranks), strict=True):
-            mask = layer.mask(part.shape, part)
-            if mask is not None:
-                part *= mask
-            y = functional.linear(rows, layer.base.weight, layer.base.bias)
-            y.addmm_(part.t(), up.t(), alpha=layer.scale)
-            results.append(y.view(*x.shape[:-1], y.shape[-1]))
-            masks.append(mask)
-        ctx.save_for_backward(rows, hidden, *downs, *ups, *masks)
-        return tuple(results)
+        hidden = down_compute @ rows.t()
+        if mask is not None:
+            mask = mask.view(len(rows), -1).t()
+            hidden *= mask
+        y = functional.linear(rows, weight, bias)
+        y.addmm_(hidden.t(), up_compute.t(), alpha=scale)
+        ctx.save_for_backward(rows, hidden, weight, down_compute, up_compute, mask)
+        ctx.scale, ctx.shape, ctx.dtypes = scale, x.shape, (down.dtype, up.dtype)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *gradients):
-        rows, hidden, *saved = ctx.saved_tensors
-        count = len(ctx.layers)
-        downs, ups, masks = saved[:count], saved[count : 2 * count], saved[2 * count :]
-        hidden_gradient = torch.empty_like(hidden)
-        parts = zip(hidden.split(ctx.ranks), hidden_gradient.split(ctx.ranks), ups, masks, strict=True)
+    def backward(ctx, gradient):
+        rows, hidden, weight, down, up, mask = ctx.saved_tensors
+        gradient = gradient.reshape(len(rows), -1)
+        up_gradient = (hidden @ gradient).mul_(ctx.scale).t().to(ctx.dtypes[1])
+        hidden_gradient = (up.t() @ gradient.t()).mul_(ctx.scale)
+        if mask is not None:
+            hidden_gradient *= mask
+        down_gradient = (hidden_gradient @ rows).to(ctx.dtypes[0])
         x_gradient = None
-        up_gradients = []
-        for layer, gradient, (part, part_gradient, up, mask) in zip(ctx.layers, gradients, parts, strict=True):
-            gradient = gradient.reshape(len(rows), -1)
-            up_gradients.append((part @ gradient).t().to(layer.up.dtype).mul_(layer.scale))
-            part_gradient.addmm_(up.t(), gradient.t(), beta=0, alpha=layer.scale)
-            if mask is not None:
-                part_gradient *= mask
-            if x_gradient is not None:
-                x_gradient.addmm_(gradient, layer.base.weight)
-            elif ctx.needs_input_grad[0]:
-                x_gradient = gradient @ layer.base.weight
-        if x_gradient is not None:
-            x_gradient = x_gradient.addmm_(hidden_gradient.t(), _stack(downs)).view(ctx.shape)
-        down_gradients = (hidden_gradient @ rows).to(ctx.layers[0].down.dtype).split(ctx.ranks)
-        return x_gradient, None, *(each for pair in zip(down_gradients, up_gradients, strict=True) for each in pair)
-
-
-def _stack(matrices: Sequence[Tensor]) -> Tensor:
-    """Matrices on top of each other, [Σ rows, columns]."""
-    return matrices[0] if len(matrices) == 1 else torch.cat(matrices)
+        if ctx.needs_input_grad[0]:
+            x_gradient = (gradient @ weight).addmm_(hidden_gradient.t(), down).view(ctx.shape)
+        return x_gradient, None, None, down_gradient, up_gradient, None, None, None, None
 
 
 class LoRAConv2d(LoRALayer):
