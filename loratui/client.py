@@ -25,7 +25,7 @@ from engine.protocol import messages
 from loratui.child import engine_environment
 from loratui.workspace import workspace_path
 
-Notification = messages.JobEvents | messages.DeviceFigures
+Notification = messages.JobEvents | messages.DeviceFigures | messages.WorkspaceNews | messages.ImagesChecked
 
 LOG = "host.log"
 CHUNK = 1 << 16

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import Problem, UserError
-from engine.protocol.messages import (
+from engine.protocol.browse import (
     AdapterHeader,
     Adapters,
     FolderRef,

@@ -11,6 +11,30 @@ from typing import Any, Literal
 
 import msgspec
 
+from engine.protocol.base import Message, Nothing
+from engine.protocol.browse import (
+    Adapters,
+    AdaptersRef,
+    CaptionWritten,
+    CheckImages,
+    CountTokens,
+    Draft,
+    FileRef,
+    FolderRef,
+    Images,
+    ImagesChecked,
+    PlanRun,
+    ProjectRef,
+    Projects,
+    ProjectSummary,
+    RenameProject,
+    RunPlan,
+    SubsetFolders,
+    SubsetsRef,
+    TokenCounts,
+    Trashed,
+    WriteCaption,
+)
 from engine.protocol.events import AnyEvent
 
 VERSION = 1
@@ -25,14 +49,6 @@ State = Literal[
     "queued", "running", "paused", "stalled", "released", "done", "stopped", "failed", "refused", "crashed", "elsewhere"
 ]
 """`stalled`: alive and silent for long; `crashed`: dead without a last event; `elsewhere`: on another machine."""
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of params and results."""
-
-
-class Nothing(Message, frozen=True):
-    """No params, or no result."""
 
 
 class HelloParams(Message, frozen=True):
@@ -194,58 +210,36 @@ class Move(Message, frozen=True):
     position: int
 
 
-class ProjectSummary(Message, frozen=True):
-    name: str
-    path: str
-    jobs: int
-    running: int
-    updated: float
+class LogRef(Message, frozen=True):
+    """A piece of a job's log from a byte offset on; a negative offset counts from the end."""
 
-
-class Projects(Message, frozen=True):
-    projects: list[ProjectSummary]
-
-
-class ProjectRef(Message, frozen=True):
-    name: str
-
-
-class FolderRef(Message, frozen=True):
-    path: str
+    job: str
     offset: int = 0
-    limit: int = 1000
 
 
-class AdapterHeader(Message, frozen=True):
-    """What the header of an adapter file says; `problem` instead where it can't be read."""
+class LogPiece(Message, frozen=True):
+    """At most 64 KiB of whole lines, unreadable bytes replaced, and where the next piece begins."""
 
-    path: str
-    bytes: int
-    modified: float
-    metadata: dict[str, str] = {}
-    tensors: int = 0
-    problem: str = ""
-
-
-class Adapters(Message, frozen=True):
-    total: int
-    adapters: list[AdapterHeader]
+    text: str
+    start: int
+    end: int
+    size: int
+    """Of the whole log."""
 
 
-class ImageEntry(Message, frozen=True):
-    """A picture of a folder; width and height are 0 where its header can't be read."""
+class WorkspaceNews(Message, frozen=True):
+    """Notification `workspace` after `workspace.watch`: first everything, then what has changed since."""
 
-    path: str
-    bytes: int
-    width: int = 0
-    height: int = 0
-    caption: str = ""
-    caption_source: str = ""
-
-
-class Images(Message, frozen=True):
-    total: int
-    images: list[ImageEntry]
+    jobs: list[JobSummary] = []
+    """Rows that are new or changed; the first time all of them, newest first."""
+    gone: list[str] = []
+    """Ids of jobs that are no longer there."""
+    projects: list[ProjectSummary] | None = None
+    """All of them, where any has changed."""
+    runner: bool = False
+    """Whether a runner is alive."""
+    whole: bool = False
+    """This is everything: forget what was told before."""
 
 
 class GpuFigures(Message, frozen=True):
@@ -298,6 +292,7 @@ class BaseSummary(Message, frozen=True):
 
 METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "hello": (HelloParams, Hello),
+    "workspace.watch": (Nothing, Nothing),
     "jobs.submit": (Submit, Submitted),
     "jobs.list": (ListJobs, Jobs),
     "jobs.show": (JobRef, JobDetails),
@@ -306,13 +301,26 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "jobs.control": (Control, Command),
     "jobs.retry": (JobRef, Submitted),
     "jobs.remove": (Remove, Removed),
+    "jobs.log": (LogRef, LogPiece),
     "queue.list": (Nothing, Queue),
     "queue.move": (Move, Queue),
     "queue.cancel": (JobRef, Queue),
     "projects.list": (Nothing, Projects),
     "projects.create": (ProjectRef, ProjectSummary),
-    "adapters.list": (FolderRef, Adapters),
+    "projects.rename": (RenameProject, ProjectSummary),
+    "projects.remove": (ProjectRef, Trashed),
+    "drafts.read": (ProjectRef, Draft),
+    "drafts.write": (Draft, Nothing),
+    "runs.plan": (PlanRun, RunPlan),
     "images.list": (FolderRef, Images),
+    "images.subsets": (SubsetsRef, SubsetFolders),
+    "images.check": (CheckImages, Nothing),
+    "captions.count": (CountTokens, TokenCounts),
+    "captions.write": (WriteCaption, CaptionWritten),
+    "captions.undo": (ProjectRef, CaptionWritten),
+    "captions.redo": (ProjectRef, CaptionWritten),
+    "adapters.list": (AdaptersRef, Adapters),
+    "adapters.remove": (FileRef, Trashed),
     "devices.list": (Nothing, DeviceFigures),
     "devices.watch": (Nothing, Nothing),
     "devices.unwatch": (Nothing, Nothing),
@@ -320,7 +328,12 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
 }
 """Method → (params, result)."""
 
-NOTIFICATIONS: dict[str, type[Message]] = {"job.events": JobEvents, "devices": DeviceFigures}
+NOTIFICATIONS: dict[str, type[Message]] = {
+    "job.events": JobEvents,
+    "devices": DeviceFigures,
+    "workspace": WorkspaceNews,
+    "images.checked": ImagesChecked,
+}
 
 
 class Request(msgspec.Struct, kw_only=True):
