@@ -25,10 +25,10 @@ from engine.protocol.browse import (
     FolderRef,
     ImageEntry,
     Images,
-    JobSummary,
     Projects,
     ProjectSummary,
 )
+from engine.protocol.messages import JobSummary
 
 MOST = 10_000
 """Entries of a page."""
