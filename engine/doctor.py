@@ -44,8 +44,8 @@ def reports() -> Iterator[dict[str, Any]]:
 
 def settings() -> list[str]:
     """What is wrong with the workspace's settings."""
+    from engine.config.settings import read_settings
     from engine.protocol import workspace
-    from engine.settings import read_settings
 
     return [str(problem) for problem in read_settings(workspace())[1]]
 

@@ -26,8 +26,8 @@ from typing import IO
 import msgspec
 
 from engine import files, protocol
+from engine.config.settings import FILE, Settings, read_settings
 from engine.host import launch, liveness, records
-from engine.settings import FILE, Settings, read_settings
 
 ENOUGH = 1000
 """Characters of a command's output that are kept, from its end."""

@@ -202,7 +202,7 @@ def _machine(facts: dict[str, Any], environment: dict[str, str]) -> Iterator[Fin
 
 def _settings(engine: dict[str, Any]) -> Iterator[Finding]:
     for problem in engine.get("settings", []):
-        yield Finding("disks", "settings", "note", problem, "until then none of them holds")
+        yield Finding("disks", "settings", "note", problem, "until then its part, `[app]` or all else, is left aside")
 
 
 def _disk(name: str, disk: dict[str, Any]) -> Iterator[Finding]:

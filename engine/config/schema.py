@@ -70,6 +70,8 @@ def _value(kind: Any, data: Any, place: str, origin: Origins) -> tuple[Any, list
         return check(bare, data, origin, place)
     if get_origin(bare) is list and isinstance(data, list) and len(data) >= (meta_of(kind).min_length or 0):
         return _list(get_args(bare)[0], data, place, origin)
+    if get_origin(bare) is dict and isinstance(data, Mapping):
+        return _dict(get_args(bare)[1], data, place, origin)
     try:
         if isinstance(data, float) and not math.isfinite(data):
             raise msgspec.ValidationError
@@ -83,6 +85,12 @@ def _value(kind: Any, data: Any, place: str, origin: Origins) -> tuple[Any, list
 def _list(kind: Any, data: list, place: str, origin: Origins) -> tuple[list, list[Problem]]:
     converted = [_value(kind, item, f"{place}[{index}]", origin) for index, item in enumerate(data)]
     return [value for value, _ in converted], [problem for _, problems in converted for problem in problems]
+
+
+def _dict(kind: Any, data: Mapping, place: str, origin: Origins) -> tuple[dict, list[Problem]]:
+    converted = {key: _value(kind, item, f"{place}.{key}", origin) for key, item in data.items()}
+    problems = [problem for _, problems in converted.values() for problem in problems]
+    return {key: value for key, (value, _) in converted.items()}, problems
 
 
 def spell(value: Any) -> str:
@@ -123,6 +131,8 @@ def describe(kind: Any) -> str:
         )
     if get_origin(kind) is list:
         return f"a list, each {describe(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return f"a table, each {describe(get_args(kind)[1])}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(kind) or _table_in_words(kind)
 
@@ -179,19 +189,23 @@ def _table(config: msgspec.Struct, path: str, lines: list[str], comments: bool) 
     nested = []
     for name, (kind, _) in fields(type(config)).items():
         value = getattr(config, name)
-        if isinstance(value, msgspec.Struct) or (
+        if isinstance(value, msgspec.Struct | dict) or (
             isinstance(value, list) and value and isinstance(value[0], msgspec.Struct)
         ):
-            nested.append((name, value))
+            nested.append((name, value, kind))
             continue
         if comments and help_of(kind):
             lines.append(f"# {help_of(kind)}: {describe(kind)}")
         lines.append(f"{name} = {_toml(value)}")
-    for name, value in nested:
+    for name, value, kind in nested:
         place = f"{path}.{name}" if path else name
         for item in value if isinstance(value, list) else [value]:
             lines += ["", f"[[{place}]]" if isinstance(value, list) else f"[{place}]"]
-            _table(item, place, lines, comments)
+            if isinstance(item, dict):
+                lines += [f"# {help_of(kind)}: {describe(kind)}"] if comments else []
+                lines += [tomli_w.dumps({key: inside}).strip() for key, inside in item.items()]
+            else:
+                _table(item, place, lines, comments)
 
 
 def _toml(value: Any) -> str:

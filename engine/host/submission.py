@@ -19,9 +19,9 @@ import msgspec
 
 from engine import files, journal, locks, protocol
 from engine.config import Job, Problem, Request, UserError, to_toml
+from engine.config.settings import Settings, read_settings
 from engine.host import launch, liveness, queue
 from engine.protocol import messages
-from engine.settings import Settings, read_settings
 
 NEEDS_DEVICE = {"train": True, "generate": True}
 """Whether a kind of job computes with torch for long. One that does not never waits for a device."""

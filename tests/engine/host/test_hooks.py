@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from engine import protocol
+from engine.config.settings import read_settings
 from engine.hooks import checkpoints, handled
 from engine.host import jobs, launch
 from engine.protocol import messages
-from engine.settings import read_settings
 
 FACTS = ("HOOK", "RUN", "PROJECT", "PATH", "STATE", "STEP", "STEPS", "ADAPTER", "CAUSE", "WORKSPACE")
 
