@@ -1,4 +1,4 @@
-"""What lies in folders: adapters by their headers, images by their headers and captions, and the workspace's projects.
+"""What lies in folders: adapters by their headers, images by their headers and captions.
 
 Folders hold a hundred thousand files and change under us. A listing is kept for as long as its folder is untouched, a
 file's header for as long as the file is; only the page that is asked for is looked into. Whatever is wrong with one
@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,7 @@ from engine.protocol.browse import (
     FolderRef,
     ImageEntry,
     Images,
-    Projects,
-    ProjectSummary,
 )
-from engine.protocol.messages import JobSummary
 
 MOST = 10_000
 """Entries of a page."""
@@ -36,7 +33,6 @@ LONGEST_VALUE = 1000
 """Characters of a metadata value that a list shows; kohya's tag counts run to hundreds of thousands."""
 SETTLED_NS = 2_000_000_000
 """Age from which a folder's time can be trusted: two changes within one tick of its clock look like one."""
-LIVE = ("running", "paused", "stalled")
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """The only readers of picture headers that are tried; some of Pillow's others start programs."""
@@ -87,52 +83,6 @@ def images(params: FolderRef) -> Images:
     return Images(total=len(names), images=[_picture(path, captions[path]) for path in page])
 
 
-def projects(workspace: Path, jobs: Iterable[JobSummary]) -> Projects:
-    """The workspace's projects by name; `jobs`: those of all of them."""
-    of: dict[str, list[JobSummary]] = {}
-    for job in jobs:
-        of.setdefault(job.project, []).append(job)
-    try:
-        names = {entry.name for entry in os.scandir(workspace / "projects") if entry.is_dir() and entry.name[0] != "."}
-    except OSError:
-        names = set()
-    return Projects(projects=[_project(workspace, name, of.get(name, [])) for name in sorted(names | set(of))])
-
-
-def create_project(workspace: Path, name: str) -> ProjectSummary:
-    """Make a project's folder. Raises UserError for what is no plain folder name, or is there already."""
-    folder = workspace / "projects" / name
-    if not name.isprintable() or not name.strip() or name.startswith(".") or set(name) & set("/\\") or len(name) > 80:
-        raise UserError(
-            Problem(
-                where="project",
-                field="name",
-                expected="a plain folder name of at most 80 characters that does not begin with a dot",
-                found=repr(name[:100]),
-                advice="choose one without slashes",
-            )
-        )
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(
-            Problem(where=str(folder), expected="a new project", found="one of that name", advice="choose another name")
-        ) from None
-    (folder / "runs").mkdir()
-    return _project(workspace, name, [])
-
-
-def _project(workspace: Path, name: str, jobs: list[JobSummary]) -> ProjectSummary:
-    folder = workspace / "projects" / name
-    running = sum(job.state in LIVE for job in jobs)
-    try:
-        made = folder.stat().st_mtime
-    except OSError:
-        made = 0.0
-    updated = max([made, *(job.updated for job in jobs)])
-    return ProjectSummary(name=name, path=str(folder), jobs=len(jobs), running=running, updated=updated)
-
-
 def _listing(params: FolderRef, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
     """A folder, and the names of its files with these suffixes in natural order. Hidden files do not count."""
     if not (params.offset >= 0 and 1 <= params.limit <= MOST):
@@ -151,7 +101,7 @@ def _listing(params: FolderRef, suffixes: frozenset[str]) -> tuple[Path, list[st
 
 
 def _names(folder: Path, suffixes: frozenset[str]) -> list[str]:
-    from engine.data.folders import natural
+    from engine.data.natural import in_natural_order
 
     with os.scandir(folder) as entries:
         files = [
@@ -159,7 +109,7 @@ def _names(folder: Path, suffixes: frozenset[str]) -> list[str]:
             for entry in entries
             if os.path.splitext(entry.name)[1].lower() in suffixes and entry.name[0] != "." and not entry.is_dir()
         ]
-    return [path.name for path in sorted(files, key=natural)]
+    return in_natural_order(path.name for path in files)
 
 
 def _regular(path: Path) -> os.stat_result | str:

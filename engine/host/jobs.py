@@ -31,6 +31,7 @@ __all__ = [
     "details",
     "find",
     "last_end",
+    "mendable",
     "move",
     "remove",
     "retry",
@@ -38,6 +39,7 @@ __all__ = [
     "submit",
     "summaries",
     "summary",
+    "thrown",
     "waiting",
     "workspace_of",
 ]
@@ -134,7 +136,7 @@ def remove(directory: Path, force: bool = False) -> messages.Removed:
         for names in (entries.waiting, entries.running):
             if name in names:
                 names.remove(name)
-        trash = _thrown(directory, workspace / "trash" / directory.parent.parent.name)
+        trash = thrown(directory, workspace / "trash" / directory.parent.parent.name)
     return messages.Removed(id=directory.name, trash=str(trash), bytes=size)
 
 
@@ -173,7 +175,7 @@ def _halt(directory: Path) -> None:
     raise _refused(summary(directory), "a job that can be stopped", "end its worker by hand")
 
 
-def _thrown(directory: Path, trash: Path) -> Path:
+def thrown(directory: Path, trash: Path) -> Path:
     """Move a folder into the trash, under the first name that is free there."""
     trash.mkdir(parents=True, exist_ok=True)
     for name in (directory.name, *(f"{directory.name}-{number}" for number in range(2, 10_000))):

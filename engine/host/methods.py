@@ -47,6 +47,8 @@ class Methods:
             "queue.cancel": self.cancel,
             "projects.list": self.list_projects,
             "projects.create": self.create_project,
+            "projects.rename": self.rename_project,
+            "projects.remove": self.remove_project,
             "adapters.list": self.list_adapters,
             "images.list": self.list_images,
             "devices.list": self.list_devices,
@@ -117,14 +119,24 @@ class Methods:
         return jobs.cancel(self._found(params.job))
 
     def list_projects(self, params: messages.Nothing) -> messages.Projects:
-        from engine.host import folders, records
+        from engine.host import projects, records
 
-        return folders.projects(self._workspace, records.summaries(self._workspace, limit=MANY))
+        return projects.projects(self._workspace, records.summaries(self._workspace, limit=MANY))
 
     def create_project(self, params: messages.ProjectRef) -> messages.ProjectSummary:
-        from engine.host import folders
+        from engine.host import projects
 
-        return folders.create_project(self._workspace, params.name)
+        return projects.create(self._workspace, params.name)
+
+    def rename_project(self, params: messages.RenameProject) -> messages.ProjectSummary:
+        from engine.host import projects
+
+        return projects.rename(self._workspace, params.name, params.to)
+
+    def remove_project(self, params: messages.ProjectRef) -> messages.Trashed:
+        from engine.host import projects
+
+        return projects.remove(self._workspace, params.name)
 
     def list_adapters(self, params: messages.FolderRef) -> messages.Adapters:
         from engine.host import folders

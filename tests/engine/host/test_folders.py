@@ -12,7 +12,7 @@ from PIL import Image
 from engine.errors import UserError
 from engine.formats.container import TensorInfo, pack_header
 from engine.host import folders
-from engine.protocol.messages import FolderRef, JobSummary
+from engine.protocol.messages import FolderRef
 
 
 @pytest.fixture(autouse=True)
@@ -200,38 +200,3 @@ def test_a_home_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     picture(tmp_path / "a.png")
     assert listed("~").images[0].path == str(tmp_path / "a.png")
-
-
-def row(project: str, state: str, updated: float) -> JobSummary:
-    return JobSummary(id="a", project=project, kind="train", name="a", state=state, path="/", updated=updated)
-
-
-def test_projects_are_the_folders_and_what_runs_in_them(tmp_path):
-    for name in ("cats", "empty", ".trash"):
-        (tmp_path / "projects" / name).mkdir(parents=True)
-    late = time.time() + 1000
-    jobs = [row("cats", "running", 5.0), row("cats", "done", late), row("cats", "stalled", 7.0)]
-    cats, empty = folders.projects(tmp_path, jobs).projects
-    assert (cats.name, cats.path, cats.jobs, cats.running) == ("cats", str(tmp_path / "projects" / "cats"), 3, 2)
-    assert cats.updated == late
-    assert (empty.name, empty.jobs, empty.running) == ("empty", 0, 0)
-    assert empty.updated > 0
-
-
-def test_a_workspace_that_is_not_there_has_no_projects(tmp_path):
-    assert folders.projects(tmp_path / "nowhere", []).projects == []
-
-
-def test_a_project_is_made_once(tmp_path):
-    made = folders.create_project(tmp_path, "my cats ü")
-    assert (tmp_path / "projects" / "my cats ü" / "runs").is_dir()
-    assert folders.projects(tmp_path, []).projects == [made]
-    with pytest.raises(UserError, match="a new project"):
-        folders.create_project(tmp_path, "my cats ü")
-
-
-@pytest.mark.parametrize("name", ["", " ", ".", "..", ".hidden", "a/b", "a\\b", "a\0b", "a\nb", "../up", "x" * 200])
-def test_a_project_is_a_plain_folder_name(tmp_path, name):
-    with pytest.raises(UserError, match="a plain folder name"):
-        folders.create_project(tmp_path, name)
-    assert not (tmp_path / "projects").exists()
