@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import Subset
+from engine.data.natural import in_natural_order
 from engine.data.notes import Note, shown
 from engine.errors import Problem
 
@@ -53,10 +54,12 @@ class _Listing:
     notes: tuple[Note, ...]
 
 
-def natural(path: Path) -> tuple[object, ...]:
-    """A sort key by name with numbers by value (2.png before 10.png), the same whatever the file system or locale."""
-    pieces = re.split(r"([0-9]+)", path.name.casefold())
-    return ([int(p) if i % 2 else p for i, p in enumerate(pieces)], os.fsencode(path.name))
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link to nowhere or into itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def kohya_name(name: str) -> tuple[int, str] | None:
@@ -142,15 +145,17 @@ def _resolve(path: str, root: Path) -> Path:
 def _look(path: Path, number: int) -> _Listing:
     """What lies in a folder: images and folders in natural order, and a note on the rest. Hidden files do not count."""
     try:
-        entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=natural)
-        folders = tuple(e for e in entries if e.is_dir())
+        with os.scandir(path) as entries:
+            found = {entry.name: is_folder(entry) for entry in entries if not entry.name.startswith(".")}
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or str(error)
         kind = "a file" if isinstance(error, NotADirectoryError) else reason.lower()
         raise _Refused(
             path, number, expected="a folder of images", found=kind, advice="check the path and its permissions"
         ) from None
-    files = [e for e in entries if e not in set(folders)]
+    names = in_natural_order(found)
+    folders = tuple(path / name for name in names if found[name])
+    files = [path / name for name in names if not found[name]]
     images = tuple(f for f in files if f.suffix.lower() in IMAGES)
     others = Counter(f.suffix.lower() for f in files if f.suffix.lower() not in IMAGES | COMPANIONS)
     notes = ()

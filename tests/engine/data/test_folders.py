@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -124,9 +123,9 @@ def test_every_unusable_subset_is_a_problem_that_names_its_field(folder_of, tmp_
 def test_a_folder_that_may_not_be_entered_is_a_problem(folder_of, tmp_path, monkeypatch):
     folder_of("locked", "a.png")
 
-    def denied(self):
+    def denied(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", denied)
+    monkeypatch.setattr(os, "scandir", denied)
     _, _, (problem,) = expand([Subset(path="locked")], tmp_path)
     assert problem.found == "permission denied"
