@@ -1,6 +1,6 @@
-"""`python -m loratui`, the same as the script `loratui`."""
+"""`python -m loratui` is `loratui`."""
 
-from loratui.cli import main
+from loratui.start import main
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,357 @@
+"""The app: one screen with five panels, of which one is in front, and what they all share.
+
+Panels are imported and mounted when they are first shown, so that the first screen is there at once. What a panel may
+ask of the app is in `bench`. Everything that is kept lies with the host or in the session file: the app can end at any
+moment.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from textual.app import App, ComposeResult
+from textual.containers import Container
+from textual.signal import Signal
+from textual.worker import WorkerFailed
+
+from engine.config import UserError
+from engine.config.settings import Settings
+from engine.protocol import messages
+from loratui import actions, clipboard, crash, session, themes
+from loratui.app_client import NOTHING
+from loratui.bench import Severity
+from loratui.board import Board
+from loratui.client import HostError, HostGone, Notification
+from loratui.link import Link
+from loratui.widgets.key_line import KeyLine
+from loratui.widgets.panel import Panel
+from loratui.widgets.status_line import StatusLine, parts
+
+NARROW = 100
+"""Columns below which panels fold their side away."""
+SAID = 200
+"""Messages that are kept for being read again."""
+THEME_LOOK = 2.0
+"""Seconds between two looks at the user's themes."""
+
+
+class Workbench(App[int]):
+    """The whole app. `now`: the clock, for tests."""
+
+    TITLE = "loratui"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS = actions.bindings("app", "app.do('{id}')")
+    CSS = """
+    Screen { layers: base; background: $background; }
+    #panels { height: 1fr; }
+    Toast { max-width: 80; }
+    """
+
+    def __init__(
+        self,
+        workspace: Path,
+        settings: Settings,
+        complaints: Sequence[str] = (),
+        now: Callable[[], float] = time.time,
+    ):
+        """`complaints`: what was wrong with settings and themes, to be said at the start."""
+        super().__init__()
+        self.animation_level = "none"
+        self.workspace, self.settings, self.now = workspace, settings, now
+        self.session = session.load(workspace)
+        self.board = Board()
+        self.board_changed: Signal[set[str]] = Signal(self, "board")
+        self.devices: messages.DeviceFigures | None = None
+        self.devices_changed: Signal[messages.DeviceFigures] = Signal(self, "devices")
+        self.images_checked: Signal[messages.ImagesChecked] = Signal(self, "images")
+        self.project_changed: Signal[str] = Signal(self, "project")
+        self.host_back: Signal[None] = Signal(self, "host")
+        self.said: list[tuple[float, str]] = []
+        self.mouse_taken = settings.app.mouse
+        self.theme_names: set[str] = set()
+        self._complaints = list(complaints)
+        self._trouble = ""
+        self._link = Link(self._told, self._link_changed)
+        self._keys, problems = actions.keymap(settings.app.keys, str(workspace / "settings.toml"))
+        self._complaints += map(str, problems)
+        self.set_keymap(self._keys)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        yield Container(id="panels")
+        yield KeyLine(self.keys_of)
+        yield StatusLine()
+
+    async def on_mount(self) -> None:
+        self._load_themes()
+        await self.bring(self.session.panel if self.session.panel in actions.PANELS else "projects")
+        self._tell_status()
+        self.run_worker(self._linked(), name="host", group="host")
+        self.set_interval(THEME_LOOK, self._look_at_themes)
+        for complaint in self._complaints:
+            self.say(complaint, "warning")
+
+    async def _linked(self) -> None:
+        try:
+            await self._link.run()
+        except (UserError, HostError) as error:  # another version's host, say: another try would end the same
+            self.say(f"There is no host, and nothing can be done without one. {error}", "error")
+            self._trouble = "no host"
+            self._tell_status()
+
+    def _link_changed(self, trouble: str) -> None:
+        back, self._trouble = bool(self._trouble) and not trouble, trouble and "no host"
+        if trouble:
+            self.say(f"The host has ended: {trouble}. Another one is being started; runs are untouched.", "error")
+        if back:
+            self.say("The host is back.")
+            self.host_back.publish(None)
+        self._tell_status()
+
+    def _told(self, told: Notification) -> None:
+        match told:
+            case messages.WorkspaceNews():
+                changed = self.board.take(told)
+                self.board_changed.publish(changed)
+                self.look_at_actions()
+            case messages.DeviceFigures():
+                self.devices = told
+                self.devices_changed.publish(told)
+            case messages.ImagesChecked():
+                self.images_checked.publish(told)
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        if self._running and self.screen_stack:
+            line = self.screen_stack[0].query_one(StatusLine)
+            line.tell(parts(self.project, self.board, self.devices, self._trouble))
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Textual's way out of a defect: ours says where the details are, and shows no traceback."""
+        cause = error.error if isinstance(error, WorkerFailed) else error
+        self._exit_renderables.append(crash.report(cause, self.workspace))
+        super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        self._close_messages_no_wait()
+
+    # --- panels -------------------------------------------------------------------------------------------------------
+
+    @property
+    def panel(self) -> Panel | None:
+        """The panel in front."""
+        return next((panel for panel in self.screen_stack[0].query(Panel) if panel.display), None)
+
+    async def bring(self, name: str) -> None:
+        """Put a panel in front, and make it first if it has never been there."""
+        before = self.panel
+        if before is not None and before.name_ == name:
+            return
+        if before is not None:
+            before.display = False
+            before.hidden()
+        holder = self.screen_stack[0].query_one("#panels")
+        panel = next((panel for panel in holder.query(Panel) if panel.name_ == name), None)
+        if panel is None:
+            panel = _panel_class(name)()
+            self._fold(panel)
+            await holder.mount(panel)
+            panel.recall(self.session.panels.get(name, {}))
+        panel.display = True
+        panel.shown()
+        if self.screen is self.screen_stack[0]:
+            self._focus_into(panel)
+        self.session.panel = name
+        self.remember()
+        self.look_at_actions()
+
+    def _focus_into(self, panel: Panel) -> None:
+        focused = next((widget for widget in panel.query(".start") if widget.focusable), None)
+        (focused or panel).focus()
+
+    def show_panel(self, name: str) -> None:
+        self.run_worker(self.bring(name), group="panel")
+
+    def on_resize(self) -> None:
+        for panel in self.screen_stack[0].query(Panel):
+            self._fold(panel)
+        self._tell_status()
+
+    def _fold(self, panel: Panel) -> None:
+        panel.set_class(self.size.width < NARROW, "-narrow")
+
+    # --- what panels ask (see bench.Bench) ----------------------------------------------------------------------------
+
+    @property
+    def project(self) -> str:
+        return self.session.project
+
+    @property
+    def library(self) -> list[str]:
+        return self.settings.app.adapters
+
+    async def call(self, method: str, params: messages.Message = NOTHING) -> Any:
+        return await self._link.call(method, params)
+
+    async def tried(self, method: str, params: messages.Message = NOTHING) -> Any | None:
+        try:
+            return await self.call(method, params)
+        except (UserError, HostError) as error:
+            self.say(str(error), "error")
+        except HostGone:  # said already
+            pass
+        return None
+
+    def follow(self, job: str, heard: Callable[[messages.JobEvents], None]) -> None:
+        self.run_worker(self._trying(self._link.watch(job, heard)), group=f"watch {job}")
+
+    def unfollow(self, job: str) -> None:
+        self.run_worker(self._trying(self._link.unwatch(job)), group=f"watch {job}")
+
+    async def _trying(self, asked: Awaitable[None]) -> None:
+        try:
+            await asked
+        except (UserError, HostError) as error:
+            self.say(str(error), "error")
+        except HostGone:
+            pass
+
+    def open_project(self, name: str) -> None:
+        if name != self.session.project:
+            self.session.project = name
+            self.remember()
+            self.project_changed.publish(name)
+            self._tell_status()
+            self.look_at_actions()
+
+    def open_run(self, job: str) -> None:
+        self.run_worker(self.open_run_now(job), group="panel")
+
+    async def open_run_now(self, job: str) -> None:
+        await self.bring("monitor")
+        self.panel.open(job)
+
+    def say(self, text: str, severity: Severity = "information") -> None:
+        self.said = [*self.said[-SAID:], (self.now(), text)]
+        self.notify(text, severity=severity, markup=False)
+
+    async def confirm(self, title: str, text: str, yes: str) -> bool:
+        from loratui.screens.dialogs import Confirm
+
+        return bool(await self.push_screen_wait(Confirm(title, text, yes)))
+
+    async def ask(
+        self, title: str, text: str = "", value: str = "", check: Callable[[str], str] | None = None
+    ) -> str | None:
+        from loratui.screens.dialogs import Ask
+
+        return await self.push_screen_wait(Ask(title, text, value, check))
+
+    async def choose(self, title: str, entries: list[Any], note: str = "", **more: Any) -> Any | None:
+        from loratui.screens.finder import Finder
+
+        return await self.push_screen_wait(Finder(title, entries, note, **more))
+
+    def copy(self, text: str, what: str) -> None:
+        try:
+            way = clipboard.copy(text, os.environ, self._driver.write)
+        except ValueError as error:
+            self.say(f"{what}: {error}", "error")
+        else:
+            self.say(f"copied {what} ({way})")
+
+    def look_at_actions(self) -> None:
+        panel = self.panel if self._running and self.screen_stack else None
+        if panel is not None:
+            shown = [one for one in actions.of(panel.name_) if one.footer]
+            self.screen_stack[0].query_one(KeyLine).show(shown, self.why_not)
+
+    def remember(self) -> None:
+        """Save the session as it is now."""
+        for panel in self.screen_stack[0].query(Panel):
+            self.session.panels[panel.name_] = panel.remembered()
+        session.save(self.workspace, self.session)
+
+    # --- actions ------------------------------------------------------------------------------------------------------
+
+    def keys_of(self, action: actions.Action) -> str:
+        """The keys of an action, the user's where they changed them."""
+        return self._keys.get(action.id, action.keys)
+
+    def why_not(self, action: actions.Action) -> str:
+        """Why an action of the app or of the panel in front can't be done now."""
+        if action.target in ("app", *set(actions.TARGETS) - set(actions.PANELS)):
+            return ""
+        panel = self.panel
+        if panel is None or panel.name_ != action.target:
+            return f"in the panel {actions.TARGETS[action.target]}"
+        return panel.why_not(action.verb)
+
+    async def do(self, identity: str) -> None:
+        """Do an action by its id: of the app, or of the panel in front."""
+        action = actions.BY_ID[identity]
+        if action.target == "app":
+            await self.action_do(identity)
+        elif self.panel is not None and self.panel.name_ == action.target:
+            await self.panel.action_do(identity)
+
+    async def action_do(self, identity: str) -> None:
+        from loratui.screens import everywhere
+
+        verb = actions.BY_ID[identity].verb
+        if verb in actions.PANELS:
+            await self.bring(verb)
+        else:
+            self.run_worker(getattr(everywhere, verb)(self), group=identity, exclusive=True, exit_on_error=True)
+
+    def focused_targets(self) -> list[str]:
+        """Targets of actions from where the focus is outwards: a list, a chart, the panel."""
+        node, found = self.screen_stack[0].focused, []
+        while node is not None:
+            found.append(node.name_ if isinstance(node, Panel) else getattr(node, "TARGET", ""))
+            node = node.parent
+        front = [self.panel.name_] if self.panel else []
+        return [target for target in dict.fromkeys([*reversed(found), *front]) if target in actions.TARGETS]
+
+    def take_mouse(self, taken: bool) -> None:
+        """Have the terminal report the mouse, or leave it to the terminal's own selecting of text."""
+        self.mouse_taken = self._driver._mouse = True  # the driver does nothing about a mouse that it was denied
+        (self._driver._enable_mouse_support if taken else self._driver._disable_mouse_support)()
+        self.mouse_taken = taken
+
+    async def action_quit(self) -> None:
+        self.remember()
+        self.exit(0)
+
+    # --- themes -------------------------------------------------------------------------------------------------------
+
+    def _load_themes(self) -> None:
+        found, problems = themes.load(self.workspace / "themes")
+        for theme in found:
+            self.register_theme(theme)
+        self.theme_names = names = {theme.name for theme in found}
+        wanted = self.session.theme or self.settings.app.theme
+        if wanted not in names:
+            self._complaints.append(f"theme {wanted!r} is not there; there are {', '.join(sorted(names))}")
+            wanted = Settings().app.theme
+        self.theme = wanted
+        for problem in problems:
+            self.say(str(problem), "warning")
+
+    def _look_at_themes(self) -> None:
+        if themes.changed(self.workspace / "themes"):
+            self._load_themes()
+            self.refresh_css(animate=False)
+
+
+@functools.cache
+def _panel_class(name: str) -> type[Panel]:
+    module = importlib.import_module(f"loratui.screens.{name}")
+    return getattr(module, f"{name.title()}Panel")

@@ -1,0 +1,130 @@
+"""A page object for the app: `desk.press`, `desk.sees`, `desk.until`; on a workspace of recorded runs and a real host.
+
+Nothing here sleeps for luck: everything waits for something to be so, up to a deadline, and fails with the screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tui_recordings import NOW, Recorder
+
+from engine.config.settings import App as AppSettings
+from engine.config.settings import Settings
+from loratui.app import Workbench
+
+DEADLINE = 20.0
+"""Seconds after which a wait has failed. Nothing takes that long unless it never comes."""
+
+
+class Desk:
+    """The app under test, as a person uses it."""
+
+    def __init__(self, app: Workbench, pilot, workspace: Path):
+        self.app, self.pilot, self.workspace = app, pilot, workspace
+
+    async def press(self, *keys: str) -> Desk:
+        """Press keys, one after another, and let the app take them in."""
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+        return self
+
+    async def write(self, text: str) -> Desk:
+        """Type a text."""
+        named = {" ": "space", "/": "slash", ".": "full_stop", "-": "minus", "_": "underscore"}
+        for letter in text:
+            await self.pilot.press(named.get(letter, letter))
+        await self.pilot.pause()
+        return self
+
+    async def until(self, so: Callable[[], object], what: str) -> Desk:
+        """Wait until something is so."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            with contextlib.suppress(Exception):
+                if so():
+                    return self
+            assert time.monotonic() < deadline, f"never came: {what}\n{self.text()}"
+            await self.pilot.pause()
+            await asyncio.sleep(0.01)
+
+    async def sees(self, *texts: str) -> Desk:
+        """Wait until all these texts are on the screen."""
+        return await self.until(lambda: all(text in self.text() for text in texts), f"{texts!r} on the screen")
+
+    async def no_longer_sees(self, text: str) -> Desk:
+        return await self.until(lambda: text not in self.text(), f"{text!r} gone from the screen")
+
+    def text(self) -> str:
+        """The screen, trailing blanks cut."""
+        strips = self.app.screen._compositor.render_strips()
+        return "\n".join(strip.text.rstrip() for strip in strips)
+
+    @property
+    def panel(self):
+        return self.app.panel
+
+    def said(self) -> str:
+        """All toasts so far."""
+        return "\n".join(text for _, text in self.app.said)
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "ws"
+    folder.mkdir()
+    monkeypatch.setenv("LORATUI_WORKSPACE", str(folder))
+    monkeypatch.setenv("LORATUI_RUNTIME_DIR", str(tmp_path / "locks"))
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("TMUX", raising=False)
+    time.tzset()
+    return folder
+
+
+@pytest.fixture
+def record(workspace) -> Recorder:
+    """Writes runs as the engine would have left them."""
+    with contextlib.closing(Recorder(workspace)) as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def open_desk(workspace):
+    """`async with open_desk(size=(80, 24)) as desk:` the app on the workspace, with the host running."""
+
+    @contextlib.asynccontextmanager
+    async def opened(size: tuple[int, int] = (120, 40), settings: Settings | None = None, panel: str = "", host=True):
+        app = Workbench(workspace, settings or Settings(app=AppSettings()), now=lambda: NOW)
+        async with app.run_test(size=size, notifications=True) as pilot:
+            desk = Desk(app, pilot, workspace)
+            if host:
+                await desk.until(lambda: app.board.told and app.devices, "the host's first words")
+            if panel:
+                await app.bring(panel)
+                await pilot.pause()
+            yield desk
+
+    return opened
+
+
+@pytest.fixture
+def snapshot(request) -> Callable[[Desk], None]:
+    """Compare the screen's text with what was recorded for this test; LORATUI_SNAPSHOTS=write records it anew."""
+
+    def compare(desk: Desk) -> None:
+        path = Path(__file__).parent / "snapshots" / f"{re.sub(r'[^\w.-]+', '-', request.node.name)}.txt"
+        found = desk.text() + "\n"
+        if os.environ.get("LORATUI_SNAPSHOTS") == "write":
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(found, encoding="utf-8")
+        assert path.exists(), f"no snapshot yet: LORATUI_SNAPSHOTS=write writes {path.name}"
+        assert found == path.read_text(encoding="utf-8"), f"another screen than {path.name}:\n{found}"
+
+    return compare
