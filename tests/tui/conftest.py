@@ -119,7 +119,8 @@ def snapshot(request) -> Callable[[Desk], None]:
     """Compare the screen's text with what was recorded for this test; LORATUI_SNAPSHOTS=write records it anew."""
 
     def compare(desk: Desk) -> None:
-        path = Path(__file__).parent / "snapshots" / f"{re.sub(r'[^\w.-]+', '-', request.node.name)}.txt"
+        name = re.sub(r"[^\w.-]+", "-", request.node.name)
+        path = Path(__file__).parent / "snapshots" / f"{name}.txt"
         found = desk.text() + "\n"
         if os.environ.get("LORATUI_SNAPSHOTS") == "write":
             path.parent.mkdir(exist_ok=True)
