@@ -30,18 +30,17 @@ from loratui.board import Board
 from loratui.client import HostError, HostGone, Notification
 from loratui.link import Link
 from loratui.widgets.key_line import KeyLine
+from loratui.widgets.painting import PaintsSpans
 from loratui.widgets.panel import Panel
 from loratui.widgets.status_line import StatusLine, parts
 
-NARROW = 100
-"""Columns below which panels fold their side away."""
 SAID = 200
 """Messages that are kept for being read again."""
 THEME_LOOK = 2.0
 """Seconds between two looks at the user's themes."""
 
 
-class Workbench(App[int]):
+class Workbench(PaintsSpans, App[int]):
     """The whole app. `now`: the clock, for tests."""
 
     TITLE = "loratui"
@@ -185,7 +184,7 @@ class Workbench(App[int]):
         self._tell_status()
 
     def _fold(self, panel: Panel) -> None:
-        panel.set_class(self.size.width < NARROW, "-narrow")
+        panel.set_class(self.size.width < panel.narrow_below, "-narrow")
 
     # --- what panels ask (see bench.Bench) ----------------------------------------------------------------------------
 

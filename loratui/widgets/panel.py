@@ -32,6 +32,8 @@ class Panel(Container):
     """
     name_: ClassVar[str] = ""
     """One of actions.PANELS."""
+    narrow_below: ClassVar[int] = 100
+    """Columns below which the side folds away."""
 
     @property
     def bench(self) -> Bench:
