@@ -1,7 +1,8 @@
 """What each method of the protocol does, and the little that a host keeps between them: who is followed, the sampler.
 
 A method takes its params and gives its result, and may take as long as it needs: it has a thread of its own. What it
-needs is imported when it is first called, since a host is started by every command.
+needs is imported when it is first called, since a host is started by every command. Methods about projects and about
+folders have modules of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import Problem, UserError
+from engine.host.folder_methods import FolderMethods
 from engine.host.pipe import Outbox
+from engine.host.project_methods import ProjectMethods
 from engine.host.server import Method, Then
 from engine.host.watch import Watcher, whole_lines
 from engine.protocol import JOURNAL, messages
@@ -21,7 +24,12 @@ if TYPE_CHECKING:
     from engine.host.devices import Devices
 
 NOTHING = messages.Nothing()
-MANY = 1 << 30
+CHANGING = {
+    "jobs": ("submit", "retry", "remove", "control"),
+    "queue": ("move", "cancel"),
+    "projects": ("create", "rename", "remove"),
+}
+"""Methods after which the workspace is not what it was."""
 
 
 class Methods:
@@ -30,9 +38,20 @@ class Methods:
     def __init__(self, workspace: Path, outbox: Outbox):
         self._workspace, self._outbox = workspace, outbox
         self._watcher = Watcher(outbox, _state)
+        self._projects = ProjectMethods(workspace, outbox)
+        self._folders = FolderMethods(workspace, outbox)
 
     def table(self) -> dict[str, Method]:
         """Name → method. `hello` is the server's own."""
+        everything = self._own() | self._projects.table() | self._folders.table()
+        changing = {f"{group}.{verb}" for group, verbs in CHANGING.items() for verb in verbs}
+        return {name: self._telling(method) if name in changing else method for name, method in everything.items()}
+
+    def _telling(self, method: Method) -> Method:
+        """The method, and a look at what it has changed in the workspace."""
+        return lambda params: Then(method(params), self._projects.hurry)
+
+    def _own(self) -> dict[str, Method]:
         return {
             "jobs.submit": self.submit,
             "jobs.list": self.list_jobs,
@@ -42,15 +61,10 @@ class Methods:
             "jobs.control": self.control,
             "jobs.retry": self.retry,
             "jobs.remove": self.remove,
+            "jobs.log": self.log,
             "queue.list": self.list_queue,
             "queue.move": self.move,
             "queue.cancel": self.cancel,
-            "projects.list": self.list_projects,
-            "projects.create": self.create_project,
-            "projects.rename": self.rename_project,
-            "projects.remove": self.remove_project,
-            "adapters.list": self.list_adapters,
-            "images.list": self.list_images,
             "devices.list": self.list_devices,
             "devices.watch": self.watch_devices,
             "devices.unwatch": self.unwatch_devices,
@@ -102,6 +116,11 @@ class Methods:
 
         return jobs.remove(self._found(params.job), params.force)
 
+    def log(self, params: messages.LogRef) -> messages.LogPiece:
+        from engine.host import logs
+
+        return logs.piece(self._found(params.job), params.offset)
+
     def list_queue(self, params: messages.Nothing) -> messages.Queue:
         from engine.host import jobs, submission
 
@@ -117,36 +136,6 @@ class Methods:
         from engine.host import jobs
 
         return jobs.cancel(self._found(params.job))
-
-    def list_projects(self, params: messages.Nothing) -> messages.Projects:
-        from engine.host import projects, records
-
-        return projects.projects(self._workspace, records.summaries(self._workspace, limit=MANY))
-
-    def create_project(self, params: messages.ProjectRef) -> messages.ProjectSummary:
-        from engine.host import projects
-
-        return projects.create(self._workspace, params.name)
-
-    def rename_project(self, params: messages.RenameProject) -> messages.ProjectSummary:
-        from engine.host import projects
-
-        return projects.rename(self._workspace, params.name, params.to)
-
-    def remove_project(self, params: messages.ProjectRef) -> messages.Trashed:
-        from engine.host import projects
-
-        return projects.remove(self._workspace, params.name)
-
-    def list_adapters(self, params: messages.FolderRef) -> messages.Adapters:
-        from engine.host import folders
-
-        return folders.adapters(params)
-
-    def list_images(self, params: messages.FolderRef) -> messages.Images:
-        from engine.host import folders
-
-        return folders.images(params)
 
     def list_devices(self, params: messages.Nothing) -> messages.DeviceFigures:
         return self._devices.figures()

@@ -16,7 +16,7 @@ from engine.errors import Problem, UserError
 from engine.host.methods import Methods
 from engine.host.pipe import Outbox
 from engine.host.server import Server, Then, notification
-from engine.protocol import messages
+from engine.protocol import browse, messages
 
 ROOT = Path(__file__).resolve().parents[3]
 HELLO = {"jsonrpc": "2.0", "id": "hello", "method": "hello", "params": {"version": messages.VERSION}}
@@ -215,7 +215,7 @@ def test_what_json_can_not_say_is_said_otherwise(serve):
     odd = os.fsdecode(b"/pictures/\xff.png")
     pipe = serve(
         devices_list=lambda _: figures,
-        images_list=lambda _: messages.Images(total=1, images=[messages.ImageEntry(path=odd, bytes=1)]),
+        images_list=lambda _: messages.Images(total=1, images=[browse.ImageEntry(path=odd, bytes=1)]),
     )
     assert pipe.ask(request(1, "devices.list"))["result"]["cpu"] is None
     assert pipe.ask(request(2, "images.list", path="/"))["result"]["images"][0]["path"] == r"/pictures/\udcff.png"
@@ -278,4 +278,4 @@ def test_requests_in_work_are_finished_when_the_client_has_said_all(serve):
 
 
 def test_the_methods_are_those_of_the_protocol(tmp_path):
-    assert [*Methods(tmp_path, None).table(), "hello"] == [*list(messages.METHODS)[1:], "hello"]
+    assert {*Methods(tmp_path, None).table(), "hello"} == set(messages.METHODS)

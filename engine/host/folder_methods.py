@@ -1,0 +1,29 @@
+"""Methods about what lies in folders: images and their captions, adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.host.pipe import Outbox
+from engine.host.server import Method
+from engine.protocol import browse
+
+
+class FolderMethods:
+    """Those of one host; `table` names them. What each needs is imported when it is first called."""
+
+    def __init__(self, workspace: Path, outbox: Outbox):
+        self._workspace, self._outbox = workspace, outbox
+
+    def table(self) -> dict[str, Method]:
+        return {"adapters.list": self.list_adapters, "images.list": self.list_images}
+
+    def list_adapters(self, params: browse.FolderRef) -> browse.Adapters:
+        from engine.host import folders
+
+        return folders.adapters(params)
+
+    def list_images(self, params: browse.FolderRef) -> browse.Images:
+        from engine.host import folders
+
+        return folders.images(params)
