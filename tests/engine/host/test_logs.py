@@ -84,9 +84,7 @@ def test_a_line_longer_than_a_piece_comes_in_several_that_cut_no_character(log):
     assert all(one.end - one.start <= logs.PIECE for one in found)
 
 
-@pytest.mark.parametrize(
-    "content", [bytes(range(256)) * 600, b"\xff" * 200_000, b"\x80" * 200_000, b"\xf0\x9f" * 90_000]
-)
+@pytest.mark.parametrize("junk", [bytes(range(256)) * 600, b"\xff" * 200_000, b"\x80" * 200_000, b"\xf0\x9f" * 90_000])
 def test_junk_is_replaced_and_read_through(log, junk):
     found = pieces(log(junk))
     assert found[-1].end == len(junk)
