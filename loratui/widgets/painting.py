@@ -1,0 +1,123 @@
+"""Painting as little as possible: what a terminal costs over SSH is the cells that are sent.
+
+`PaintsChanges` is for widgets that draw line by line. It remembers what it last gave to the screen, and `repaint`
+compares that with what the widget shows now and refreshes the cells that differ. `PaintsSpans` is for the app: Textual
+8.2 writes a refreshed span from the left edge of its widget, so that one new point at the right of a chart would send
+the whole row; with it, a span is written from its own start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.cells import get_character_cell_size
+from rich.console import Console, RenderableType
+from rich.control import Control
+from rich.style import Style
+from textual._compositor import ChopsUpdate
+from textual.app import App
+from textual.color import Color, ColorParseError
+from textual.geometry import Region
+from textual.screen import Screen
+from textual.strip import Strip
+from textual.widget import Widget
+
+WORTH_A_JUMP = 12
+"""Equal cells between two changes that cost more to send than the move and the colours of a second span."""
+
+
+class PaintsChanges(Widget):
+    """A widget whose lines come from `line(y)`, and of which only changed cells are painted again."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._painted: dict[int, Strip] = {}
+
+    def line(self, y: int) -> Strip:
+        """What line `y` of the content shows now."""
+        raise NotImplementedError
+
+    def render_line(self, y: int) -> Strip:
+        strip = self._painted[y] = self.line(y)
+        return strip
+
+    def repaint(self, lines: Iterable[int] | None = None) -> None:
+        """Refresh the cells of these lines (all, where none are named) that are not what the screen has."""
+        height = self.size.height
+        for y in range(height) if lines is None else lines:
+            # A line that was never painted is on its way to the screen anyhow.
+            if 0 <= y < height and (painted := self._painted.get(y)) is not None:
+                for start, stop in changed_spans(painted, self.line(y)):
+                    self.refresh(Region(start, y, stop - start, 1))
+
+
+def changed_spans(old: Strip, new: Strip) -> Iterator[tuple[int, int]]:
+    """The cells (start, stop) in which two strips differ; spans lie at least `WORTH_A_JUMP` cells apart."""
+    if old is new or old == new:
+        return
+    before, after = _cells(old), _cells(new)
+    length = max(len(before), len(after))
+    missing = (None, None)
+    before += [missing] * (length - len(before))
+    after += [missing] * (length - len(after))
+    start = stop = None
+    for x, (was, now) in enumerate(zip(before, after, strict=True)):
+        if was == now:
+            continue
+        if start is not None and x - stop >= WORTH_A_JUMP:
+            yield start, stop
+            start = None
+        if start is None:
+            start = x
+        stop = x + 1
+    if start is not None:
+        yield start, stop
+
+
+def theme_style(widget: Widget, name: str) -> Style:
+    """The colour of a theme variable (`primary`, `accent`, …) as a foreground; no colour where there is no such one."""
+    try:
+        return Style(color=Color.parse(widget.app.theme_variables.get(name, "")).rich_color)
+    except ColorParseError:
+        return Style()
+
+
+class PaintsSpans(App):
+    """An app that writes a refreshed span from its own left edge instead of its widget's."""
+
+    def _display(self, screen: Screen, renderable: RenderableType | None) -> None:
+        if isinstance(renderable, ChopsUpdate):
+            renderable = SpansUpdate(renderable.chops, renderable.spans, renderable.chop_ends)
+        super()._display(screen, renderable)
+
+
+class SpansUpdate(ChopsUpdate):
+    """The update of some spans of the screen. `chops` are the pieces of each line by their first cell."""
+
+    def render_segments(self, console: Console) -> str:
+        written = []
+        for y, x1, x2 in self.spans:
+            for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
+                start, stop = max(x, x1), min(end, x2)
+                if strip is not None and start < stop:
+                    written.append(Control.move_to(start, y).segment.text)
+                    written.append(strip.crop(start - x, stop - x).render(console))
+        return "".join(written)
+
+
+def _cells(strip: Strip) -> list[tuple]:
+    """One entry per cell. The second half of a wide character is told from the first, so that both are sent."""
+    cells: list[tuple] = []
+    for text, style, _ in strip:
+        # The colour of a blank can't be seen, so that a blank may carry the style of its neighbours.
+        blank = style and (style.bgcolor, style.reverse, style.underline, style.strike)
+        for character in text:
+            if character == " ":
+                cells.append((character, blank))
+                continue
+            width = get_character_cell_size(character)
+            if width == 0 and cells:
+                cells[-1] = (cells[-1][0] + character, *cells[-1][1:])
+            elif width:
+                cells += [(character, style), (character, style, 2)][:width]
+    return cells
