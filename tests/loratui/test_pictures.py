@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from PIL import Image
 from rich.console import Console
 
-from loratui.pictures import half_blocks, side_by_side
+from loratui.pictures import cells, fitted, half_blocks, reduced, side_by_side
 
 
 def printed(renderable, width=40, **options) -> str:
@@ -56,11 +57,50 @@ def test_without_colours_bright_is_heavy_and_dark_is_light():
     assert printed(half_blocks(image, 2), color_system="truecolor", no_color=True) == " @\n"
 
 
-def test_transparency_and_other_modes_are_shown_as_rgb_on_black():
+def test_transparency_is_shown_over_a_checker_and_other_modes_as_rgb():
     clear = Image.new("RGBA", (1, 2), (255, 255, 255, 0))
-    assert "38;2;0;0;0;48;2;0;0;0" in printed(half_blocks(clear, 1), color_system="truecolor")
+    assert "38;2;96;96;96;48;2;128;128;128" in printed(half_blocks(clear, 1), color_system="truecolor")
     grey = Image.new("L", (1, 2), 7)
     assert "38;2;7;7;7;48;2;7;7;7" in printed(half_blocks(grey, 1), color_system="truecolor")
+
+
+def test_what_is_half_transparent_is_mixed_with_the_checker():
+    half = Image.new("RGBA", (1, 2), (255, 255, 255, 128))
+    assert printed(half_blocks(half, 1), color_system="truecolor").startswith("\x1b[38;2;176;176;176;48;2;192;192;192m")
+
+
+def test_equal_cells_beside_each_other_are_coloured_once():
+    text = printed(half_blocks(Image.new("RGB", (9, 2), (1, 2, 3)), 9), color_system="truecolor")
+    assert text == "\x1b[38;2;1;2;3;48;2;1;2;3m▀▀▀▀▀▀▀▀▀\x1b[0m\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "shown"),
+    [
+        ((64, 64), (70, 78), (64, 64)),
+        ((64, 64), (140, 200), (128, 128)),
+        ((64, 64), (50, 60), (50, 50)),
+        ((1000, 500), (100, 100), (100, 50)),
+        ((1, 5000), (60, 40), (1, 40)),
+        ((5000, 1), (60, 40), (60, 1)),
+        ((1, 1), (60, 40), (40, 40)),
+    ],
+)
+def test_a_picture_is_enlarged_by_whole_numbers_or_reduced_to_fit(size, box, shown):
+    assert fitted(size, box) == shown
+
+
+def test_an_enlarged_picture_has_no_colours_that_it_had_not_before():
+    assert {colour for _, colour in reduced(stripes(4, 4), (17, 17)).getcolors()} == {(255, 0, 0), (0, 0, 255)}
+
+
+def test_a_reduced_picture_averages():
+    assert reduced(stripes(8, 8), (4, 4)).getcolors() == [(16, (128, 0, 128))]
+
+
+def test_the_half_of_a_cell_below_the_last_row_has_no_colour():
+    bottom = cells(Image.new("RGB", (2, 3)))[-1]
+    assert [(segment.text, segment.style.bgcolor) for segment in bottom] == [("▀▀", None)]
 
 
 def test_pictures_stand_side_by_side_below_titles_that_are_no_markup():
