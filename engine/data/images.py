@@ -20,14 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from engine.data.headers import FORMATS
 from engine.data.notes import shown
 from engine.errors import Problem, UserError
 
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""The only decoders that are tried. A file named .png may hold anything, and some of Pillow's others start programs."""
 
 MOST_PIXELS = 178_956_970
 """A picture beyond this (twice what Pillow warns of, 4 bytes each) is taken for an attack on memory."""
