@@ -81,7 +81,7 @@ ACTIONS = (
     Action("app.quit", "q", "quit", "close the app; runs and the queue go on"),
     # Projects
     Action("projects.new", "n", "new", "make a project", footer=True),
-    Action("projects.open", "", "open", "open the project, or the run in the monitor", footer=True),
+    Action("projects.open", "enter", "open", "open the project, or the run in the monitor", footer=True),
     Action("projects.retry", "r", "retry", "put a run that has ended back into the queue", footer=True),
     Action("projects.trash", "d", "trash", "move the project or run to the trash", footer=True, destructive=True),
     Action("projects.rename", "R", "rename", "give the project another name", footer=True),

@@ -97,6 +97,10 @@ class Workbench(PaintsSpans, App[int]):
         for complaint in self._complaints:
             self.say(complaint, "warning")
 
+    async def on_unmount(self) -> None:
+        self.workers.cancel_group(self, "host")
+        await self._link.close()
+
     async def _linked(self) -> None:
         try:
             await self._link.run()

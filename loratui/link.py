@@ -34,11 +34,10 @@ class Link:
         """Keep a host until cancelled. Raises UserError or HostError where no host can work: another version, say."""
         failures = 0
         while True:
-            client = Client()
+            client = self._client = Client()
             try:
                 await client.start()
                 await self._subscribe(client)
-                self._client = client
                 self._up.set()
                 self._changed("")
                 async for notification in client.notifications():
@@ -49,9 +48,11 @@ class Link:
                 self._changed(gone.words or f"it ended with code {gone.code}")
                 await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1
-            except BaseException:
-                await client.close()
-                raise
+
+    async def close(self) -> None:
+        """Let the host end. `run` is cancelled before."""
+        if self._client is not None:
+            await self._client.close()
 
     async def call(self, method: str, params: messages.Message = NOTHING) -> Any:
         """The result of a method; waits for a host. Raises UserError, HostError, or HostGone if it dies meanwhile."""

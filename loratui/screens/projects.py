@@ -89,8 +89,8 @@ class ProjectsPanel(Panel):
         board, find = self.bench.board, self._filters
         projects = [one.name for one in board.projects if self._rows.match(find["projects"], one.name)]
         runs = [run for run in board.runs(self.bench.project) if self._rows.match_run(find["runs"], run)]
-        at_project, at_run = self._project() or self.bench.project, self._wanted_run or self._id(self._run())
-        at_waiting = self._id(self._at("#queue", self._waiting))
+        at_project, at_run = self._project() or self.bench.project, self._wanted_run or _identity(self._run())
+        at_waiting = _identity(self._at("#queue", self._waiting))
         self._rows.now, self._rows.board = self.bench.now(), board
         if projects != self._projects or runs != self._runs or board.waiting() != self._waiting:
             self._projects, self._runs, self._waiting = projects, runs, board.waiting()
@@ -98,7 +98,7 @@ class ProjectsPanel(Panel):
             self._fill("#projects", len(projects), _index(projects, at_project))
             self._fill("#runs", len(runs), _index([run.id for run in runs], at_run))
             self._fill("#queue", len(self._waiting), _index([run.id for run in self._waiting], at_waiting))
-            if self._wanted_run and self._id(self._run()) == self._wanted_run:
+            if self._wanted_run and _identity(self._run()) == self._wanted_run:
                 self._wanted_run = ""
             self._tell_story()
         if not self.bench.project and len(board.projects) == 1:
@@ -171,7 +171,7 @@ class ProjectsPanel(Panel):
 
     async def _ask_story(self, run: JobSummary) -> None:
         details: JobDetails | None = await self.bench.tried("jobs.show", JobRef(job=run.id))
-        if details is not None and self._id(self._run()) == run.id:
+        if details is not None and _identity(self._run()) == run.id:
             self.query_one("#story", Static).update(story_of(run, details))
 
     @on(VirtualList.Chosen, "#projects")
@@ -206,10 +206,6 @@ class ProjectsPanel(Panel):
     @property
     def _on_projects(self) -> bool:
         return self.query_one("#left").has_focus_within
-
-    @staticmethod
-    def _id(run: JobSummary | None) -> str:
-        return run.id if run else ""
 
     def copied(self) -> tuple[str, str]:
         run = self._selected()
@@ -320,7 +316,7 @@ class ProjectsPanel(Panel):
     # --- session ------------------------------------------------------------------------------------------------------
 
     def remembered(self) -> dict[str, Any]:
-        return {"run": self._id(self._run()), **{f"find_{name}": words for name, words in self._filters.items()}}
+        return {"run": _identity(self._run()), **{f"find_{name}": words for name, words in self._filters.items()}}
 
     def recall(self, state: dict[str, Any]) -> None:
         self._wanted_run = str(state.get("run", ""))
@@ -333,3 +329,7 @@ class ProjectsPanel(Panel):
 
 def _index(values: list[str], wanted: str) -> int:
     return values.index(wanted) if wanted in values else 0
+
+
+def _identity(run: JobSummary | None) -> str:
+    return run.id if run else ""

@@ -87,10 +87,9 @@ def _state(run: JobSummary) -> str:
 
 
 def _age(run: JobSummary, now: float) -> str:
-    if run.state in figures.LIVE and run.started:
-        passed = max(0.0, now - run.started)
-        return figures.duration(passed - passed % 60) if passed >= 60 else "just now"
-    return figures.age(run.updated or run.submitted, now)
+    """How long it has been running, or how long ago it ended."""
+    live = run.state in figures.LIVE and run.started
+    return figures.age(run.started if live else run.updated or run.submitted, now)
 
 
 def story_of(run: JobSummary, details: JobDetails | None) -> str:

@@ -44,9 +44,9 @@ class KeyLine(Widget):
             tail.append(f" {keys} ", self._style("key")).append(label, self._style("label"))
         line = Text()
         for action, on in self._told:
-            part = Text()
-            part.append(f" {shown(self._keys_of(action)).split(' ')[0]} ", self._style("key" if on else "off"))
-            part.append(action.label, self._style("label" if on else "off"))
+            part = Text(" ")
+            part.append(shown(self._keys_of(action)).split(" ")[0], self._style("key" if on else "off")).append(" ")
+            part.append(action.label, self._style("label" if on else "off")).append(" ")
             if line.cell_len + part.cell_len + tail.cell_len + 1 > width:
                 break
             part.stylize(Style(meta={"action": action.id}))
