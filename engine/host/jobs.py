@@ -31,7 +31,6 @@ __all__ = [
     "details",
     "find",
     "last_end",
-    "mendable",
     "move",
     "remove",
     "retry",

@@ -30,6 +30,8 @@ class ProjectMethods:
             "projects.create": self.create,
             "projects.rename": self.rename,
             "projects.remove": self.remove,
+            "drafts.read": self.read_draft,
+            "drafts.write": self.write_draft,
         }
 
     def hurry(self) -> None:
@@ -59,6 +61,17 @@ class ProjectMethods:
         from engine.host import projects
 
         return projects.remove(self._workspace, params.name)
+
+    def read_draft(self, params: browse.ProjectRef) -> browse.Draft:
+        from engine.host import drafts
+
+        return drafts.read(self._workspace, params.name)
+
+    def write_draft(self, params: browse.Draft) -> Nothing:
+        from engine.host import drafts
+
+        drafts.write(self._workspace, params)
+        return Nothing()
 
     @functools.cached_property
     def _news(self) -> WorkspaceWatch:

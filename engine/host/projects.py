@@ -13,7 +13,6 @@ from pathlib import Path
 from engine import files, locks
 from engine.errors import Problem, UserError
 from engine.host import launch, liveness, queue, records
-from engine.host.jobs import mendable, thrown
 from engine.protocol.browse import Projects, ProjectSummary, Trashed
 from engine.protocol.messages import JobSummary
 
@@ -80,6 +79,8 @@ def rename(workspace: Path, name: str, to: str) -> ProjectSummary:
 
     What is written inside it stays as it was, paths that lead into it too.
     """
+    from engine.host.submission import mendable
+
     folder, target = find(workspace, name), _new(workspace, to)
     if target != folder:
         with mendable(workspace), queue.changing(workspace) as entries:
@@ -94,6 +95,9 @@ def rename(workspace: Path, name: str, to: str) -> ProjectSummary:
 
 def remove(workspace: Path, name: str) -> Trashed:
     """Move a project to the workspace's trash. Raises UserError where one of its jobs does not rest."""
+    from engine.host.jobs import thrown
+    from engine.host.submission import mendable
+
     folder = find(workspace, name)
     size = records.size_of(folder)
     with mendable(workspace), queue.changing(workspace) as entries:
