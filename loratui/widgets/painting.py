@@ -8,7 +8,9 @@ the whole row; with it, a span is written from its own start.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 
 from rich.cells import get_character_cell_size
 from rich.console import Console, RenderableType
@@ -22,8 +24,10 @@ from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
 
-WORTH_A_JUMP = 12
+WORTH_A_JUMP = 32
 """Equal cells between two changes that cost more to send than the move and the colours of a second span."""
+
+_ASCII_OR_ONE = re.compile(r"[\x00-\x7f]+|[^\x00-\x7f]").findall
 
 
 class PaintsChanges(Widget):
@@ -55,14 +59,11 @@ def changed_spans(old: Strip, new: Strip) -> Iterator[tuple[int, int]]:
     """The cells (start, stop) in which two strips differ; spans lie at least `WORTH_A_JUMP` cells apart."""
     if old is new or old == new:
         return
-    before, after = _cells(old), _cells(new)
-    length = max(len(before), len(after))
-    missing = (None, None)
-    before += [missing] * (length - len(before))
-    after += [missing] * (length - len(after))
     start = stop = None
-    for x, (was, now) in enumerate(zip(before, after, strict=True)):
-        if was == now:
+    (before, before_styles), (after, after_styles) = _cells(old), _cells(new)
+    cells = zip_longest(before, after, before_styles, after_styles)
+    for x, (was, now, was_style, now_style) in enumerate(cells):
+        if was == now and (was_style is now_style or _look(was, was_style) == _look(now, now_style)):
             continue
         if start is not None and x - stop >= WORTH_A_JUMP:
             yield start, stop
@@ -105,19 +106,22 @@ class SpansUpdate(ChopsUpdate):
         return "".join(written)
 
 
-def _cells(strip: Strip) -> list[tuple]:
-    """One entry per cell. The second half of a wide character is told from the first, so that both are sent."""
-    cells: list[tuple] = []
+def _cells(strip: Strip) -> tuple[list[str], list[Style | None]]:
+    """What is in each cell, and its style. The second half of a wide character holds what no other cell does."""
+    characters: list[str] = []
+    styles: list[Style | None] = []
     for text, style, _ in strip:
-        # The colour of a blank can't be seen, so that a blank may carry the style of its neighbours.
-        blank = style and (style.bgcolor, style.reverse, style.underline, style.strike)
-        for character in text:
-            if character == " ":
-                cells.append((character, blank))
-                continue
-            width = get_character_cell_size(character)
-            if width == 0 and cells:
-                cells[-1] = (cells[-1][0] + character, *cells[-1][1:])
-            elif width:
-                cells += [(character, style), (character, style, 2)][:width]
-    return cells
+        for piece in _ASCII_OR_ONE(text):
+            if piece.isascii():
+                characters += piece
+            elif width := get_character_cell_size(piece):
+                characters += [piece, f"{piece}…"][:width]
+            elif characters:
+                characters[-1] += piece
+        styles += [style] * (len(characters) - len(styles))
+    return characters, styles
+
+
+def _look(character: str | None, style: Style | None) -> object:
+    """What can be seen of a style. A blank has no colour, so it may carry the style of its neighbours."""
+    return (style.bgcolor, style.reverse, style.underline, style.strike) if style and character == " " else style

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
@@ -63,6 +64,7 @@ class Rows(PaintsChanges, ScrollView):
         self._cursor = 0
         self._hover: int | None = None
         self._head = 0 if header is None else 1
+        self._looks: dict[tuple[str, ...], Style] = {}
         self._strips: LRUCache[int, dict[tuple, Strip]] = LRUCache(KEPT_ROWS)
 
     @property
@@ -106,6 +108,7 @@ class Rows(PaintsChanges, ScrollView):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
+        self._looks.clear()
         self._strips.clear()
         # Focus shows on the cursor's row. What else a new theme changes, Textual paints by itself.
         self.call_later(lambda: self._repaint_rows(self._cursor))
@@ -130,10 +133,16 @@ class Rows(PaintsChanges, ScrollView):
         row = self._render_row(index, width - GUTTER)
         return self._strip(row if row.plain.isprintable() else cleaned(row), gutter, *looks)
 
+    def _look(self, looks: tuple[str, ...]) -> Style:
+        """The style of these parts. Kept, because Textual forgets its own with every refresh."""
+        if looks not in self._looks:
+            names = [f"virtual-list--{look}" for look in looks]
+            self._looks[looks] = self.get_component_rich_style(*names) if names else self.rich_style
+        return self._looks[looks]
+
     def _strip(self, text: Text, gutter: str, *looks: str) -> Strip:
         """A line as wide as the list; what is too long is cut."""
-        names = [f"virtual-list--{look}" for look in looks]
-        style = self.get_component_rich_style(*names) if names else self.rich_style
+        style = self._look(looks)
         if text.spans or text.style:
             segments = [Segment(gutter, style), *Segment.apply_style(text.render(self.app.console), style)]
         else:
