@@ -24,6 +24,8 @@ IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", "
 COMPANIONS = frozenset({".txt", ".caption", ".jsonl", ".json", ".npz", ".safetensors"})
 """Files that lie beside images for a reason, here or in other trainers, and need no note."""
 
+_EXPECTED = IMAGES | COMPANIONS
+
 _KOHYA = re.compile(r"([0-9]{1,3})_(.*)", re.DOTALL)
 """Repeats, then class tokens. At most three digits: `20240704_trip` is a date, not twenty million repeats."""
 
@@ -155,14 +157,20 @@ def _look(path: Path, number: int) -> _Listing:
         ) from None
     names = in_natural_order(found)
     folders = tuple(path / name for name in names if found[name])
-    files = [path / name for name in names if not found[name]]
-    images = tuple(f for f in files if f.suffix.lower() in IMAGES)
-    others = Counter(f.suffix.lower() for f in files if f.suffix.lower() not in IMAGES | COMPANIONS)
+    suffixes = {name: _suffix(name) for name in names if not found[name]}
+    images = tuple(path / name for name, suffix in suffixes.items() if suffix in IMAGES)
+    others = Counter(suffix for suffix in suffixes.values() if suffix not in _EXPECTED)
     notes = ()
     if others:
         kinds = ", ".join(f"{count} {shown(suffix) or 'without suffix'}" for suffix, count in sorted(others.items()))
         notes = (Note("files that are not read as images", shown(path), kinds),)
     return _Listing(images, folders, notes)
+
+
+def _suffix(name: str) -> str:
+    """As pathlib has it, in lower case, without its making a path of each of a hundred thousand names."""
+    place = name.rfind(".")
+    return name[place:].lower() if 0 < place < len(name) - 1 else ""
 
 
 def _contents(path: Path) -> str:

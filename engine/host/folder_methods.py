@@ -16,7 +16,11 @@ class FolderMethods:
         self._workspace, self._outbox = workspace, outbox
 
     def table(self) -> dict[str, Method]:
-        return {"adapters.list": self.list_adapters, "images.list": self.list_images}
+        return {
+            "adapters.list": self.list_adapters,
+            "images.list": self.list_images,
+            "images.subsets": self.expand_subsets,
+        }
 
     def list_adapters(self, params: browse.FolderRef) -> browse.Adapters:
         from engine.host import folders
@@ -24,6 +28,11 @@ class FolderMethods:
         return folders.adapters(params)
 
     def list_images(self, params: browse.FolderRef) -> browse.Images:
-        from engine.host import folders
+        from engine.host import images
 
-        return folders.images(params)
+        return images.images(params)
+
+    def expand_subsets(self, params: browse.SubsetsRef) -> browse.SubsetFolders:
+        from engine.host import images
+
+        return images.subsets(params.subsets)

@@ -23,8 +23,6 @@ from engine.protocol.browse import (
     AdapterHeader,
     Adapters,
     FolderRef,
-    ImageEntry,
-    Images,
 )
 
 MOST = 10_000
@@ -71,16 +69,6 @@ def adapters(params: FolderRef) -> Adapters:
     folder, names = _listing(params, frozenset({".safetensors"}))
     page = names[params.offset : params.offset + params.limit]
     return Adapters(total=len(names), adapters=[_adapter(folder / name) for name in page])
-
-
-def images(params: FolderRef) -> Images:
-    """The pictures of a folder, with the captions that training would take. Raises UserError as `adapters`."""
-    from engine.data.folders import IMAGES
-
-    folder, names = _listing(params, IMAGES)
-    page = tuple(folder / name for name in names[params.offset : params.offset + params.limit])
-    captions = _captions(folder, names, page)
-    return Images(total=len(names), images=[_picture(path, captions[path]) for path in page])
 
 
 def _listing(params: FolderRef, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
@@ -146,59 +134,3 @@ def _header(path: Path, facts: os.stat_result) -> AdapterHeader:
         for key, value in header.metadata.items()
     }
     return AdapterHeader(**about, metadata=metadata, tensors=len(header.tensors))
-
-
-def _captions(folder: Path, names: list[str], page: tuple[Path, ...]) -> dict[Path, Any]:
-    """The captions of a page. The files beside the images are read anew; a metadata.jsonl only when it has changed."""
-    from engine.data import captions
-
-    def lines() -> dict[str, str]:
-        return captions.read_metadata(_folder(folder, tuple(map(Path, names))), [], [])
-
-    file = _regular(folder / captions.METADATA)
-    kept = {} if isinstance(file, str) else _metadata.get(folder, (*_stamp(file), hash(tuple(names))), lines)
-    return captions.read_captions(_folder(folder, page), kept)[0]
-
-
-def _folder(path: Path, images: tuple[Path, ...]) -> Any:
-    """A folder as training would see it that is given nothing but its path."""
-    from engine.data.folders import Folder, kohya_name
-
-    repeats, tokens = kohya_name(path.name) or (1, "")
-    return Folder(
-        path=path,
-        images=images,
-        subset=0,
-        repeats=max(1, repeats),
-        class_tokens=tokens,
-        tokens_from="folder name" if tokens else "",
-        caption_prefix="",
-        caption_suffix="",
-        is_reg=False,
-        flip=False,
-        crops=1,
-        caption_dropout=0.0,
-    )
-
-
-def _picture(path: Path, caption: Any) -> ImageEntry:
-    facts = _regular(path)
-    width = height = size = 0
-    if not isinstance(facts, str):
-        size = facts.st_size
-        width, height = _pictures.get(path, _stamp(facts), lambda: _upright_size(path))
-    about = {"caption": caption.text, "caption_source": caption.source}
-    return ImageEntry(path=str(path), bytes=size, width=width, height=height, **about)
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Width and height as the picture is looked at, from its header alone; zeros where that can't be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            # Only where the header brought it along: Pillow decodes a whole PNG in search of it.
-            exif = image.getexif() if "exif" in image.info or image.format == "TIFF" else {}
-            return image.size[::-1] if exif.get(_ORIENTATION) in _ON_THEIR_SIDE else image.size
-    except Exception:  # what damaged headers raise in Pillow is not limited to OSError
-        return 0, 0
