@@ -59,9 +59,10 @@ def images(params: FolderRef) -> Images:
     check_page(params.offset, params.limit)
     listing = _listing(params.path)
     names = _matching(listing, params.find) if params.find.split() else listing.names
-    page = tuple(listing.folder / name for name in names[params.offset : params.offset + params.limit])
+    offset = _place(listing, names, params.at) if params.at else params.offset
+    page = tuple(listing.folder / name for name in names[offset : offset + params.limit])
     captions = _captions(listing, page)
-    return Images(total=len(names), images=[_entry(path, captions[path]) for path in page])
+    return Images(total=len(names), images=[_entry(path, captions[path]) for path in page], offset=offset)
 
 
 def caption_of(path: Path) -> Caption:
@@ -158,6 +159,13 @@ def _matching(listing: _Listing, find: str) -> list[str]:
         return [listing.names[place] for place in places]
 
     return _found.get((listing.folder, find), listing.stamp, matching, listing.lasting)
+
+
+def _place(listing: _Listing, names: Sequence[str], path: str) -> int:
+    """The index of a picture by its path; behind the last where it is not listed."""
+    folder, _, name = path.rpartition("/")
+    listed = Path(folder or "/") == listing.folder and name in names
+    return names.index(name) if listed else len(names)
 
 
 # ---- captions

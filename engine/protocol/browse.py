@@ -51,6 +51,8 @@ class FolderRef(Message, frozen=True):
     offset: int = 0
     limit: int = 1000
     find: str = ""
+    at: str = ""
+    """The path of an entry: the page begins with it, wherever it is; there are none in it if it is not listed."""
 
 
 class ImageEntry(Message, frozen=True):
@@ -68,6 +70,8 @@ class Images(Message, frozen=True):
     total: int
     """How many match."""
     images: list[ImageEntry]
+    offset: int = 0
+    """The place of the first of these among all that match."""
 
 
 class SubsetsRef(Message, frozen=True):

@@ -198,6 +198,20 @@ def test_what_is_found_is_paged(tmp_path):
     assert (page.total, [Path(one.path).name for one in page.images]) == (12, ["19.png", "21.png"])
 
 
+def test_a_page_begins_at_a_picture_wherever_it_is(cats):
+    whole = listed(cats, find="cat")
+    last = whole.images[-1].path
+    page = listed(cats, find="cat", at=last)
+    assert (page.offset, page.total) == (len(whole.images) - 1, whole.total)
+    assert [one.path for one in page.images] == [last]
+
+
+@pytest.mark.parametrize("name", ["nothing.png", "../cats/nothing.png", "\0.png"])
+def test_a_page_at_a_picture_that_is_not_listed_is_empty(cats, name):
+    page = listed(cats, at=f"{cats}/{name}")
+    assert page.images == [] and page.total > 0
+
+
 def test_a_new_caption_is_found(cats):
     old(cats)
     assert found(cats, "dragon") == []
