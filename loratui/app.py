@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from textual.app import App, ComposeResult
+from textual.binding import Binding
 from textual.containers import Container
+from textual.drivers.linux_driver import LinuxDriver
+from textual.screen import Screen
 from textual.signal import Signal
 from textual.worker import WorkerFailed
 
@@ -38,6 +41,12 @@ SAID = 200
 """Messages that are kept for being read again."""
 THEME_LOOK = 2.0
 """Seconds between two looks at the user's themes."""
+
+
+class Front(Screen, inherit_bindings=False):
+    """The screen of the panels. Textual's own Tab would come before ours."""
+
+    BINDINGS = [Binding("ctrl+c,super+c", "screen.copy_text", show=False)]
 
 
 class Workbench(PaintsSpans, App[int]):
@@ -82,6 +91,9 @@ class Workbench(PaintsSpans, App[int]):
         self.set_keymap(self._keys)
 
     # --- life ---------------------------------------------------------------------------------------------------------
+
+    def get_default_screen(self) -> Screen:
+        return Front()
 
     def compose(self) -> ComposeResult:
         yield Container(id="panels")
@@ -325,9 +337,10 @@ class Workbench(PaintsSpans, App[int]):
 
     def take_mouse(self, taken: bool) -> None:
         """Have the terminal report the mouse, or leave it to the terminal's own selecting of text."""
-        self.mouse_taken = self._driver._mouse = True  # the driver does nothing about a mouse that it was denied
-        (self._driver._enable_mouse_support if taken else self._driver._disable_mouse_support)()
         self.mouse_taken = taken
+        if isinstance(self._driver, LinuxDriver):
+            self._driver._mouse = True  # it does nothing about a mouse that it was denied
+            (self._driver._enable_mouse_support if taken else self._driver._disable_mouse_support)()
 
     async def action_quit(self) -> None:
         self.remember()

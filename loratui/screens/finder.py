@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loratui.widgets.virtual_list import VirtualList
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -23,6 +22,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from loratui.actions import bindings
+from loratui.widgets.virtual_list import VirtualList
 
 RANKED = 1000
 MANY = 2000
@@ -139,7 +139,6 @@ class Finder(ModalScreen[Any]):
     def _show(self, found: list[Entry]) -> None:
         self._found = found
         listed = self.query_one(VirtualList)
-        listed.invalidate()
         listed.set_count(len(found), 0)
         self.query_one(".box").border_subtitle = Content(f"{len(found):,}")
         self._previewed()

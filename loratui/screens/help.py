@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from loratui.widgets.virtual_list import VirtualList
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -14,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from loratui.actions import TARGETS, Action, bindings, of, shown
+from loratui.widgets.virtual_list import VirtualList
 from loratui.words import match
 
 KEYS = 14
@@ -72,7 +72,6 @@ class Help(ModalScreen[None]):
             if found:
                 self._rows += [TARGETS[target], *found]
         listed = self.query_one(VirtualList)
-        listed.invalidate()
         listed.set_count(len(self._rows), 0)
 
     def _row(self, index: int, width: int) -> Text:

@@ -20,7 +20,7 @@ from engine.config.settings import App as AppSettings
 from engine.config.settings import Settings
 from loratui.app import Workbench
 
-DEADLINE = 20.0
+DEADLINE = float(os.environ.get("LORATUI_DEADLINE", 20))
 """Seconds after which a wait has failed. Nothing takes that long unless it never comes."""
 
 
