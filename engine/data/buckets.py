@@ -13,6 +13,7 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 
+@lru_cache(maxsize=1 << 14)
 def bucket_for(width: int, height: int, resolution: int, step: int, buckets: bool = True) -> Size:
     """The shape for a picture: the one whose aspect ratio is off by the smallest factor; of equals, the largest area
     and then the least elongated.
@@ -28,6 +29,11 @@ def bucket_for(width: int, height: int, resolution: int, step: int, buckets: boo
         return Fraction(max(wide, tall), min(wide, tall)), -shape[0] * shape[1], max(shape)
 
     return min(shapes(resolution, step), key=nearness)
+
+
+def whole_steps(length: int, step: int) -> int:
+    """The largest multiple of `step` that a length in pixels holds; one step at least."""
+    return max(1, length // step) * step
 
 
 def square(resolution: int, step: int) -> Size:

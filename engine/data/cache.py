@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from engine.data.buckets import Size
 from engine.data.check import Progress
-from engine.data.dataset import Variant
 from engine.data.images import Colour
+from engine.data.items import Variant
 from engine.data.notes import shown
 from engine.errors import Problem, UserError
 from engine.files import replace_file

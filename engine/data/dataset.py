@@ -1,83 +1,24 @@
 """The images of a run with everything that belongs to each: caption, bucket, repeats and where they came from.
 
 `build` reads a request's subsets, looks at every file and either gives a `Dataset` or raises one error with all
-problems. An `Item` keeps what belongs together in one frozen record, and nothing downstream ever pairs two lists up by
-position: that is how captions part from their images.
+problems.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from engine import draws
 from engine.config.structs import Dataset as Request
 from engine.data import captions as caption_files
 from engine.data import images
-from engine.data.buckets import Size
 from engine.data.captions import Caption, read_captions
 from engine.data.check import Facts, Progress, Rules, check, check_lengths
 from engine.data.folders import Folder, expand
-from engine.data.images import Colour
+from engine.data.items import Item, hold_out
 from engine.data.notes import Note
 from engine.errors import Problem, UserError
-
-FEWEST_TO_HOLD_OUT = 20
-"""Of fewer images none is held back: each is missed more in training than a loss on one or two would tell."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of the dataset and how to use it. Width and height are the picture's own, upright, in pixels."""
-
-    path: Path
-    sha256: str
-    width: int
-    height: int
-    bucket: Size
-    caption: str
-    caption_source: str
-    repeats: int = 1
-    is_reg: bool = False
-    flip: bool = False
-    crops: int = 1
-    caption_dropout: float = 0.0
-    subset: int = 0
-    """Place in the request's list of subsets."""
-
-    def crop(self, index: int, bucket: Size, seed: int) -> tuple[float, float]:
-        """Where the crop with this index lies, as `images.fit` has it: the centre if there is but one, else drawn.
-
-        It is drawn from the content, so that an image keeps its crops when others come or go. A picture scaled to cover
-        has room along one side at most; along the other any place is the same, and is called the centre.
-        """
-        slack = self.width * bucket[1] - self.height * bucket[0]
-        if self.crops == 1 or slack == 0:
-            return 0.5, 0.5
-        place = draws.uniform(seed, "crop", self.sha256, index)
-        return (place, 0.5) if slack > 0 else (0.5, place)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One picture exactly as the model sees it: file content, shape, crop and mirroring. The unit of the latent cache.
-
-    Two are equal when their pixels are, wherever the file lies.
-    """
-
-    path: Path = field(compare=False)
-    sha256: str
-    bucket: Size
-    crop: tuple[float, float] = (0.5, 0.5)
-    flip: bool = False
-
-    def pixels(self, background: Colour) -> np.ndarray:
-        """float32 [3, height, width] in -1..1. UserError if the file has changed since it was checked."""
-        image = images.load_rgb(self.path, background, self.sha256)
-        return images.fit(image, *self.bucket, crop=self.crop, flip=self.flip)
 
 
 @dataclass(frozen=True)
@@ -147,22 +88,6 @@ def build(
     training, held_out = hold_out([item for item in items if not item.is_reg], request.hold_out, seed)
     class_items = tuple(item for item in items if item.is_reg)
     return Dataset(training, class_items, held_out, tuple(notes))
-
-
-def hold_out(items: Sequence[Item], fraction: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Part the items into those to train on and those to measure the loss on, drawn from the seed.
-
-    Contents are drawn, not files: a copy of a held-out image does not stay behind in training. Both keep their order.
-    """
-    contents = list(dict.fromkeys(item.sha256 for item in items))
-    count = round(len(contents) * fraction)
-    if len(items) < FEWEST_TO_HOLD_OUT or count == 0:
-        return tuple(items), ()
-    drawn = {contents[i] for i in draws.shuffled(len(contents), seed, "hold out")[:count]}
-    return (
-        tuple(item for item in items if item.sha256 not in drawn),
-        tuple(item for item in items if item.sha256 in drawn),
-    )
 
 
 def _item(folder: Folder, facts: Facts, caption: Caption) -> Item:

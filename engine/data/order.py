@@ -7,6 +7,7 @@ and no state. Draws are named by k and by the place in the *global* batch, so th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 from engine import draws
 from engine.data.buckets import Size
-from engine.data.dataset import Item, Variant
+from engine.data.items import Item, Variant
 
 T = TypeVar("T")
 
@@ -117,7 +118,10 @@ class ClassOrder:
 
 def batches_per_epoch(items: Iterable[Item], batch: int) -> int:
     """Micro-batches of an epoch: every bucket's images times repeats, over the batch, rounded up."""
-    return sum(ceil(len(members) / batch) for members in _by_bucket(items).values())
+    seen: Counter[Size] = Counter()
+    for item in items:
+        seen[item.bucket] += item.repeats
+    return sum(ceil(count / batch) for count in seen.values())
 
 
 def for_rank(global_batch: Sequence[T], rank: int, world: int) -> Sequence[T]:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from engine.config import Train
 from engine.data.buckets import Size
-from engine.data.dataset import Item
+from engine.data.items import Item
 from engine.data.order import batches_per_epoch
 
 
@@ -73,6 +74,26 @@ class Plan:
         return [str(row) for row in self.buckets]
 
 
+def of_run(config: Train, items: Sequence[Item], class_images: int) -> Plan:
+    """The plan of a run over these items, beside that many class images of its own or, without, those to be drawn.
+
+    ValueError unless its length is given in either steps or epochs.
+    """
+    return make(
+        items,
+        batch=config.training.batch,
+        accumulate=config.training.accumulate,
+        steps=config.training.steps or None,
+        epochs=config.training.epochs or None,
+        class_images=class_images or to_draw(config),
+    )
+
+
+def to_draw(config: Train) -> int:
+    """Class images that a run draws where no subset brings any."""
+    return config.prior.images if config.prior.weight else 0
+
+
 def make(
     items: Sequence[Item],
     *,
@@ -109,12 +130,14 @@ def make(
 
 
 def _table(items: Sequence[Item], batch: int) -> tuple[BucketRow, ...]:
+    members: dict[Size, list[Item]] = {}
+    for item in items:
+        members.setdefault(item.bucket, []).append(item)
     rows = []
-    for size in sorted({item.bucket for item in items}):
-        members = [item for item in items if item.bucket == size]
-        per_epoch = sum(item.repeats for item in members)
-        batches = batches_per_epoch(members, batch)
-        rows.append(BucketRow(size, len(members), per_epoch, batches, batches * batch - per_epoch))
+    for size, held in sorted(members.items()):
+        per_epoch = sum(item.repeats for item in held)
+        batches = batches_per_epoch(held, batch)
+        rows.append(BucketRow(size, len(held), per_epoch, batches, batches * batch - per_epoch))
     return tuple(rows)
 
 

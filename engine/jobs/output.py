@@ -9,7 +9,8 @@ import torch
 
 from engine import __version__, draws
 from engine.config import Train
-from engine.data.dataset import Dataset, Item
+from engine.data.dataset import Dataset
+from engine.data.items import Item
 from engine.data.plan import Plan
 from engine.formats import kohya
 from engine.formats.adapter import Adapter, Factors

@@ -12,6 +12,7 @@ from engine import protocol
 from engine.config import Problem, Train, UserError
 from engine.context import Context
 from engine.data import dataset, plan
+from engine.data.buckets import whole_steps
 from engine.data.check import check_lengths
 from engine.data.dataset import Dataset
 from engine.data.notes import summary
@@ -19,6 +20,7 @@ from engine.jobs import device
 from engine.lora.inject import Selection, choose
 from engine.models.base import Family
 from engine.models.load import resolve_base
+from engine.training import schedule
 
 TARGET_SETS = ("attention", "transformer", "locon", "text_encoder")
 
@@ -44,7 +46,7 @@ def prepare(config: Train, context: Context) -> Prepared:
     place = device.choose(config.runtime)
     base = resolve_base(config.model.base)
     asked = base.default_resolution if config.dataset.resolution == "auto" else config.dataset.resolution
-    resolution = max(1, asked // base.size_step) * base.size_step
+    resolution = whole_steps(asked, base.size_step)
     images = dataset.build(
         config.dataset,
         root=context.directory,
@@ -59,15 +61,9 @@ def prepare(config: Train, context: Context) -> Prepared:
     captions = ((item.path, item.caption) for item in (*images.items, *images.class_items))
     context.notices(summary([*images.notes, *check_lengths(captions, family.count_tokens, family.max_tokens)]))
     chosen = choose(family.parts, selections(config, family))
-    arithmetic = plan.make(
-        images.items,
-        batch=config.training.batch,
-        accumulate=config.training.accumulate,
-        steps=config.training.steps or None,
-        epochs=config.training.epochs or None,
-        class_images=len(images.class_items) or (config.prior.images if config.prior.weight else 0),
-    )
-    _check_warmup(config, arithmetic.steps)
+    arithmetic = plan.of_run(config, images.items, len(images.class_items))
+    if problems := schedule.problems(config, arithmetic.steps):
+        raise UserError(problems)
     context.journal.emit(
         protocol.PlanMade(
             text=arithmetic.describe(),
@@ -81,19 +77,6 @@ def prepare(config: Train, context: Context) -> Prepared:
         )
     )
     return Prepared(family, images, arithmetic, chosen, resolution, place)
-
-
-def _check_warmup(config: Train, steps: int) -> None:
-    """Refuse a warm-up that a run whose length is given in epochs would never come out of."""
-    if config.schedule.warmup != "auto" and config.schedule.warmup > steps:
-        raise UserError(
-            Problem(
-                where="schedule.warmup",
-                expected=f"at most the {steps} steps of the run",
-                found=str(config.schedule.warmup),
-                advice="the rates would never reach their height",
-            )
-        )
 
 
 def selections(config: Train, family: Family) -> list[Selection]:

@@ -22,7 +22,8 @@ from engine.formats.kohya import PRECISIONS
 from engine.jobs import output
 from engine.jobs.prepare import Prepared
 from engine.lora.inject import Layers
-from engine.training import changes, milestones, state
+from engine.training import changes, state
+from engine.training.intervals import Intervals
 from engine.training.loop import Trainer
 from engine.training.metrics import Diverged
 
@@ -140,7 +141,7 @@ class Saver:
         if not self.trainer.flat.value.abs().max() <= largest:
             raise Diverged(step, f"the adapter's numbers were beyond {largest:g}, the largest of {precision},")
 
-    def check_room(self, intervals: milestones.Intervals, done: int) -> None:
+    def check_room(self, intervals: Intervals, done: int) -> None:
         """Refuse to go on from step `done` where the files still to be written won't fit on the disk."""
         width = PRECISIONS[self.config.saving.precision].itemsize
         left = self.trainer.steps // intervals.save - done // intervals.save if intervals.save else 0

@@ -16,8 +16,9 @@ from engine import draws, paths
 from engine.config import Train
 from engine.context import Context, Stopped
 from engine.data.cache import LatentCache, Latents
-from engine.data.dataset import Dataset, Item
+from engine.data.dataset import Dataset
 from engine.data.images import colour
+from engine.data.items import Item
 from engine.data.order import ClassOrder, Order
 from engine.jobs import device
 from engine.jobs.prepare import Prepared, prepare
@@ -26,6 +27,7 @@ from engine.lora.flat import FlatParameters
 from engine.lora.inject import inject
 from engine.training import batches, milestones, prior
 from engine.training.batches import Batches
+from engine.training.intervals import intervals
 from engine.training.loop import Trainer
 from engine.training.metrics import Diverged, Metrics
 from engine.training.milestones import Milestones
@@ -126,7 +128,7 @@ def train(config: Train, context: Context, prepared: Prepared, inputs: Inputs) -
         context=context,
         family=family,
         trainer=trainer,
-        intervals=milestones.intervals(config, total, prepared.plan.batches_per_epoch),
+        intervals=intervals(config, total, prepared.plan.batches_per_epoch),
         requests=milestones.sample_requests(config, prepared.resolution, family.size_step),
         resolution=prepared.resolution,
         validation=batches.validation_batches(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.data.cache import Latents
-from engine.data.dataset import Item, Variant
+from engine.data.items import Item, Variant
 from engine.data.order import ClassOrder, Order
 from engine.training import chance
 from engine.training.chance import Noise

@@ -15,36 +15,13 @@ from engine import protocol
 from engine.config import Train
 from engine.config.prompts import SamplePrompt, parse
 from engine.context import Context, Stopped
+from engine.data.buckets import whole_steps
 from engine.models.base import Family
 from engine.sampling import sampler
 from engine.sampling.files import save_picture
 from engine.training.batches import Batch
+from engine.training.intervals import Intervals, due
 from engine.training.loop import Trainer
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Steps between pictures, validations and checkpoints; 0 means at the end only (and pictures at the start)."""
-
-    sample: int
-    validate: int
-    save: int
-
-
-def intervals(config: Train, steps: int, batches_per_epoch: int) -> Intervals:
-    """The intervals of a run, `auto` resolved: 4 pictures, 20 validations, 10 checkpoints."""
-
-    def every(setting: int | str, times: int) -> int:
-        return max(1, steps // times) if setting == "auto" else setting
-
-    per_epoch = max(1, round(batches_per_epoch / config.training.accumulate))
-    sample = config.sampling.epochs * per_epoch or every(config.sampling.every, 4)
-    return Intervals(sample, every(config.training.validate_every, 20), every(config.saving.every, 10))
-
-
-def due(step: int, every: int, steps: int) -> bool:
-    """Whether something with this interval happens after `step`. It always happens after the last."""
-    return step == steps or bool(every and step and step % every == 0)
 
 
 @dataclass(frozen=True)
@@ -215,15 +192,12 @@ def sample_requests(config: Train, resolution: int, size_step: int) -> list[samp
 def _request(line: SamplePrompt, config: Train, resolution: int, size_step: int) -> sampler.Request:
     settings = config.sampling
 
-    def side(length: int | None) -> int:
-        return max(1, (length or resolution) // size_step) * size_step
-
     return sampler.Request(
         prompt=line.prompt,
         negative=settings.negative if line.negative is None else line.negative,
         seed=settings.seed if line.seed is None else line.seed,
-        width=side(line.width),
-        height=side(line.height),
+        width=whole_steps(line.width or resolution, size_step),
+        height=whole_steps(line.height or resolution, size_step),
         steps=line.steps or settings.steps,
         guidance_scale=settings.guidance_scale if line.guidance_scale is None else line.guidance_scale,
     )

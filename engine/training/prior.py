@@ -15,7 +15,7 @@ from PIL import Image
 
 from engine import draws, files, paths
 from engine.config import Prior
-from engine.data.dataset import Item
+from engine.data.items import Item
 from engine.models.base import Family
 from engine.sampling import sampler
 

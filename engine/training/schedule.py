@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import math
 
-from engine.config import Train
+from engine.config import Problem, Train
 
 
 def warmup_steps(config: Train, steps: int) -> int:
     """Steps of linear rise: as asked for, or 5 % of the run and at most 100."""
     return min(100, steps // 20) if config.schedule.warmup == "auto" else config.schedule.warmup
+
+
+def problems(config: Train, steps: int) -> list[Problem]:
+    """What is wrong with a warm-up that a run of so many steps, which may be given in epochs, never comes out of."""
+    if config.schedule.warmup == "auto" or config.schedule.warmup <= steps:
+        return []
+    return [
+        Problem(
+            where="the run",
+            field="schedule.warmup",
+            expected=f"at most the {steps} steps of the run",
+            found=str(config.schedule.warmup),
+            advice="the rates would never reach their height",
+        )
+    ]
 
 
 def factor(kind: str, step: int, steps: int, warmup: int) -> float:

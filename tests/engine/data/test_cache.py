@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.data.cache import LatentCache
-from engine.data.dataset import Variant
+from engine.data.items import Variant
 from engine.errors import UserError
 
 WHITE = (255, 255, 255)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.dataset import Item, Variant, build, hold_out
+from engine.data.dataset import build
+from engine.data.items import Item, Variant, hold_out
 from engine.errors import UserError
 
 SHAPE = {"resolution": 64, "step": 8, "seed": 42}

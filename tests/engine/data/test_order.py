@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.dataset import Item
+from engine.data.items import Item
 from engine.data.order import ClassOrder, Order, batches_per_epoch, for_rank
 
 BUCKETS = [(64, 64), (72, 56), (56, 72)]

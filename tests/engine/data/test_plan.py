@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.dataset import Item
+from engine.data.items import Item
 from engine.data.order import Order
 from engine.data.plan import make
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.data.cache import Latents
-from engine.data.dataset import Item
+from engine.data.items import Item
 from engine.data.order import ClassOrder, Order
 from engine.training import batches, chance
 from engine.training.batches import VALIDATION_IMAGES, VALIDATION_TIMESTEPS, Batches, validation_batches
