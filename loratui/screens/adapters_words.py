@@ -1,0 +1,89 @@
+"""How a row of the list of adapters is drawn, and what is said about a file: functions of its header alone."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from engine.protocol.browse import AdapterHeader
+from loratui import figures
+from loratui.widgets.columns import Column, clean, fit, header, row
+
+COLUMNS = (
+    Column("file", flex=3),
+    Column("family", width=6),
+    Column("rank", width=6),
+    Column("size", width=8, align="right"),
+    Column("from", flex=2, needs=60),
+    Column("age", width=10, align="right", needs=46),
+)
+MOST_RANKS = 3
+KNOWN = (
+    ("base", ("ss_sd_model_name", "modelspec.title", "ss_base_model_version")),
+    ("steps", ("ss_steps", "ss_max_train_steps")),
+    ("epochs", ("ss_num_epochs",)),
+    ("images", ("ss_num_train_images",)),
+    ("made", ("modelspec.date",)),
+    ("licence", ("modelspec.license",)),
+)
+"""What people look for first, and the keys that may hold it."""
+
+
+def name_of(found: AdapterHeader) -> str:
+    return clean(found.path.rpartition("/")[2])
+
+
+def adapters_header(width: int) -> Text:
+    return header(COLUMNS, fit(COLUMNS, width))
+
+
+def adapter_row(found: AdapterHeader, width: int, now: float) -> Text:
+    """One file. What can't be read, or is of no known kind, has a sign and says so."""
+    widths = fit(COLUMNS, width)
+    stem = name_of(found).removesuffix(".safetensors")
+    age = figures.age(found.modified, now)
+    if found.problem or not found.format:
+        why = "can't be read" if found.problem else "not understood"
+        return row(COLUMNS, widths, [f"! {stem}", "?", "–", figures.size(found.bytes), why, age])
+    kind = "token" if found.format == "embedding" else ranks(found.ranks)
+    return row(COLUMNS, widths, [stem, found.family or "?", kind, figures.size(found.bytes), origin(found), age])
+
+
+def ranks(found: list[int]) -> str:
+    """`r16`, or `r4–32` where they differ."""
+    if not found:
+        return "–"
+    return f"r{found[0]}" if len(found) == 1 else f"r{found[0]}–{found[-1]}"
+
+
+def origin(found: AdapterHeader) -> str:
+    """The run that wrote it, or the folder that it was found under."""
+    if found.run:
+        return found.run if found.step is None else f"{found.run}, step {found.step}"
+    return found.folder.rstrip("/").rpartition("/")[2]
+
+
+def details(found: AdapterHeader, everything: bool, now: float) -> str:
+    """Several lines; with `everything`, all metadata behind them."""
+    lines = [found.path, f"{figures.size(found.bytes)} · {figures.age(found.modified, now)}", ""]
+    if found.problem:
+        return "\n".join([*lines, f"✗ {found.problem}"])
+    parts = " + ".join(f"{count} {part}" for part, count in found.modules.items())
+    if not found.format:
+        lines.append(f"? not an adapter that is understood: {found.tensors} tensors")
+    else:
+        alphas = " α" + "/".join(figures.number(alpha) for alpha in found.alphas[:MOST_RANKS]) if found.alphas else ""
+        shown = " ".join(filter(None, (ranks(found.ranks) if found.ranks else "", alphas.strip())))
+        lines.append(" · ".join(filter(None, (found.family or "family unknown", found.format, shown))))
+        lines.append(f"modules {parts}" if parts else f"{found.tensors} tensors")
+    lines.append(f"trigger {found.trigger}" if found.trigger else "")
+    lines.append(f"from {origin(found)}" if origin(found) else "")
+    for label, keys in KNOWN:
+        value = next((found.metadata[key] for key in keys if found.metadata.get(key)), "")
+        if value and value != "None":
+            lines.append(f"{label} {value}")
+    if everything:
+        lines += ["", *(f"{key}: {value}" for key, value in sorted(found.metadata.items()))]
+    elif found.metadata:
+        lines += ["", f"i: all {len(found.metadata)} entries of its metadata"]
+    kept = [line for index, line in enumerate(lines) if line or index == 2]
+    return "\n".join(clean(line) if line else "" for line in kept)
