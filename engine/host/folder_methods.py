@@ -20,6 +20,9 @@ class FolderMethods:
             "adapters.list": self.list_adapters,
             "images.list": self.list_images,
             "images.subsets": self.expand_subsets,
+            "captions.write": self.write_caption,
+            "captions.undo": self.undo_caption,
+            "captions.redo": self.redo_caption,
         }
 
     def list_adapters(self, params: browse.FolderRef) -> browse.Adapters:
@@ -36,3 +39,18 @@ class FolderMethods:
         from engine.host import images
 
         return images.subsets(params.subsets)
+
+    def write_caption(self, params: browse.WriteCaption) -> browse.CaptionWritten:
+        from engine.host import edits
+
+        return edits.write(self._workspace, params)
+
+    def undo_caption(self, params: browse.ProjectRef) -> browse.CaptionWritten:
+        from engine.host import edits
+
+        return edits.undo(self._workspace, params.name)
+
+    def redo_caption(self, params: browse.ProjectRef) -> browse.CaptionWritten:
+        from engine.host import edits
+
+        return edits.redo(self._workspace, params.name)
