@@ -22,7 +22,8 @@ from engine.config import Problem, UserError, check, fields, read_file, spell
 if TYPE_CHECKING:
     from textual.theme import Theme
 
-COLOUR = r"(#[0-9a-fA-F]{6}|ansi_(default|(bright_)?(black|red|green|yellow|blue|magenta|cyan|white)))"
+HEX = "#[0-9a-fA-F]{6}"
+COLOUR = rf"({HEX}|ansi_(default|(bright_)?(black|red|green|yellow|blue|magenta|cyan|white)))"
 AS_COLOUR = "a colour such as #7aa2f7, or one of the terminal's such as ansi_blue"
 STYLE = "(none|(not )?(bold|dim|italic|underline|reverse|strike))"
 NAME = r"[a-z][a-z0-9-]{0,39}"
@@ -55,7 +56,7 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
 COLOURS = tuple(name for name, (kind, _) in fields(File).items() if kind == Colour)
 
 VARIABLES = {
-    # lines of a chart; the raw curve behind a smoothed one; axes; what the cursor points at
+    # lines of a chart; the raw curve behind a smoothed one; axes and their figures; what the cursor points at
     "series-1": "primary",
     "series-2": "accent",
     "series-3": "success",
@@ -66,9 +67,7 @@ VARIABLES = {
     "chart-axis": "foreground 60%",
     "chart-grid": "foreground 20%",
     "chart-cursor": "accent",
-    "gauge": "primary",
-    "gauge-rest": "foreground 20%",
-    # a run's state: `state-` and the word that the protocol has for it
+    # a run's state: `state-` and the protocol's word for it; `waiting` is for those that follow it
     "state-running": "primary",
     "state-paused": "warning",
     "state-stalled": "warning",
@@ -76,28 +75,32 @@ VARIABLES = {
     "state-failed": "error",
     "state-refused": "state-failed",
     "state-crashed": "state-failed",
-    "state-waiting": "foreground 65%",
+    "state-waiting": "foreground 70%",
     "state-queued": "state-waiting",
     "state-released": "state-waiting",
     "state-stopped": "state-waiting",
     "state-elsewhere": "state-waiting",
-    # lists: the row of the cursor with and without the focus; marked rows; letters that a filter found
-    "cursor-background": "primary 25%",
-    "cursor-foreground": "foreground",
-    "cursor-blurred-background": "foreground 10%",
-    "mark": "accent",
-    "match": "accent",
-    "field-changed": "accent",
-    "field-wrong": "error",
     "picture-frame": "foreground 30%",
     "jump-background": "accent",
     "jump-foreground": "background",
-    # Textual's own, so that its widgets look like ours
+    # Textual's own, where its defaults are too faint or too loud: frames, the cursor of a list with and without the
+    # focus, text on a coloured button, toasts, scrollbars
     "boost": "boost",
+    "border": "primary",
     "border-blurred": "foreground 30%",
-    "block-cursor-background": "cursor-background",
-    "block-cursor-foreground": "cursor-foreground",
-    "block-cursor-blurred-background": "cursor-blurred-background",
+    "block-cursor-background": "foreground 18%",
+    "block-cursor-foreground": "foreground",
+    "block-cursor-blurred-background": "foreground 9%",
+    "footer-key-foreground": "accent",
+    "button-color-foreground": "background",
+    "panel-lighten-1": "boost",
+    "scrollbar": "foreground 25%",
+    "scrollbar-hover": "foreground 40%",
+    "scrollbar-active": "primary",
+    "scrollbar-background": "background",
+    "scrollbar-background-hover": "background",
+    "scrollbar-background-active": "background",
+    "scrollbar-corner-color": "background",
 }
 """Variable → default: a colour of the theme or another variable; `NN%`: as much of it, the rest background."""
 
@@ -105,16 +108,18 @@ NATIVE = {
     "chart-raw": "ansi_bright_black",
     "chart-axis": "ansi_default",
     "chart-grid": "ansi_bright_black",
-    "gauge-rest": "ansi_bright_black",
     "state-waiting": "ansi_default",
-    "cursor-background": "ansi_blue",
-    "cursor-foreground": "ansi_bright_white",
-    "cursor-blurred-background": "ansi_bright_black",
     "picture-frame": "ansi_bright_black",
     "jump-foreground": "ansi_bright_white",
     "border-blurred": "ansi_bright_black",
-    # Textual's own; the last four are those that its style sheets use and its native themes lack
+    "block-cursor-background": "ansi_blue",
+    "block-cursor-foreground": "ansi_bright_white",
+    "block-cursor-blurred-background": "ansi_default",
+    "button-color-foreground": "ansi_default",
+    "scrollbar": "ansi_bright_black",
+    "scrollbar-hover": "ansi_bright_blue",
     "text-disabled": "ansi_bright_black",
+    # what Textual's style sheets use and its native themes lack
     "foreground-disabled": "ansi_bright_black",
     "surface-active": "ansi_default",
     "ansi-background": "ansi_default",
@@ -144,6 +149,16 @@ def load(folder: Path) -> tuple[list[Theme], list[Problem]]:
         advice = "it replaces the theme of that name that comes with loratui"
         wrong.append(Problem(where=str(theirs[name][0]), field="name", found=f"`{name}`", advice=advice))
     return [theme for _, theme in (ours | theirs).values()], problems + wrong
+
+
+def variables(theme: Theme) -> dict[str, str]:
+    """Every variable of ours for any theme, one of Textual's own included: what an app answers when it is asked for
+    `get_theme_variable_defaults`, for its style sheets are read before a theme of ours is chosen."""
+    if VARIABLES.keys() <= theme.variables.keys():
+        return theme.variables
+    given = {**(NATIVE if theme.ansi else {}), **theme.variables}
+    generated = theme.to_color_system().generate()
+    return {**given, **{name: _resolved(name, given, generated) for name in VARIABLES}}
 
 
 def changed(folder: Path) -> bool:
@@ -213,8 +228,8 @@ def _theme(file: File) -> Theme:
     colours = {name: getattr(file, name) for name in COLOURS}
     native = any(value.startswith("ansi_") for value in colours.values())
     given = {**(NATIVE if native else {}), **file.variables}
-    variables = {name: _resolved(name, given, colours) for name in VARIABLES}
-    return Theme(name=file.name, dark=file.dark, ansi=native, variables={**given, **variables}, **colours)
+    filled = {name: _resolved(name, given, colours) for name in VARIABLES}
+    return Theme(name=file.name, dark=file.dark, ansi=native, variables={**given, **filled}, **colours)
 
 
 def _resolved(name: str, given: Mapping[str, str], colours: Mapping[str, str]) -> str:
@@ -227,8 +242,8 @@ def _resolved(name: str, given: Mapping[str, str], colours: Mapping[str, str]) -
 
 
 def _mixed(colour: str, ground: str, share: float) -> str:
-    """As much of a colour, the rest ground. A colour that is none of `#rrggbb` stays as it is."""
-    if not (colour.startswith("#") and len(colour) == 7):
+    """As much of a colour, the rest ground. What is not `#rrggbb`, a colour of the terminal's, stays as it is."""
+    if not (re.fullmatch(HEX, colour) and re.fullmatch(HEX, ground)):
         return colour
     pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(ground[1:]), strict=True)
     return "#" + "".join(f"{round(ground + (part - ground) * share):02x}" for part, ground in pairs)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
-from textual.theme import Theme
 
 import loratui
 from engine.config import Problem, UserError
 from loratui import cli, workspace
 from loratui.child import engine_command, engine_environment
-from loratui.themes import themes_folder
 
 ROOT = Path(loratui.__file__).parents[1]
 
@@ -144,14 +141,3 @@ def test_the_engine_that_is_started_is_ours_whatever_lies_in_the_current_folder(
         command, cwd=tmp_path, env=engine_environment(), capture_output=True, text=True, check=False
     )
     assert Path(found.stdout.strip()) == ROOT / "engine" / "__init__.py"
-
-
-def test_every_theme_that_comes_along_is_one_that_textual_takes():
-    files = sorted(themes_folder().glob("*.toml"))
-    assert [file.stem for file in files] == ["loratui-dark"]
-    for file in files:
-        fields = tomllib.loads(file.read_text())
-        assert fields.pop("author")
-        theme = Theme(**fields)
-        assert theme.name == file.stem
-        assert len(theme.to_color_system().generate()) > 50
