@@ -9,6 +9,7 @@ for there it would end the app. `themes/README.md` says it all to those who writ
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -145,7 +146,7 @@ def load(folder: Path) -> tuple[list[Theme], list[Problem]]:
     _seen[folder] = _stamps(folder)
     ours, problems = _read(themes_folder())
     theirs, wrong = _read(folder)
-    for name in ours.keys() & theirs.keys():
+    for name in sorted(ours.keys() & theirs.keys()):
         advice = "it replaces the theme of that name that comes with loratui"
         wrong.append(Problem(where=str(theirs[name][0]), field="name", found=f"`{name}`", advice=advice))
     return [theme for _, theme in (ours | theirs).values()], problems + wrong
@@ -202,12 +203,17 @@ def _checked(path: Path) -> tuple[File | None, list[Problem]]:
     return (None if problems else file), problems
 
 
-def _variable(name: str, value: str, where: str) -> list[Problem]:
-    """What is wrong with one entry of `[variables]`."""
+@functools.cache
+def _known() -> frozenset[str]:
+    """The variables that a file may give: ours and Textual's."""
     from textual.design import ColorSystem
 
-    known = {*VARIABLES, *NATIVE, *ColorSystem("red").generate()}
-    place = f"variables.{name}"
+    return frozenset({*VARIABLES, *NATIVE, *ColorSystem("red").generate()})
+
+
+def _variable(name: str, value: str, where: str) -> list[Problem]:
+    """What is wrong with one entry of `[variables]`."""
+    known, place = _known(), f"variables.{name}"
     if name not in known:
         nearest = difflib.get_close_matches(name, sorted(known), n=1)
         advice = f"did you mean `{nearest[0]}`?" if nearest else "themes/README.md names them"
