@@ -20,6 +20,7 @@ class FolderMethods:
             "adapters.list": self.list_adapters,
             "images.list": self.list_images,
             "images.subsets": self.expand_subsets,
+            "captions.count": self.count_tokens,
             "captions.write": self.write_caption,
             "captions.undo": self.undo_caption,
             "captions.redo": self.redo_caption,
@@ -39,6 +40,11 @@ class FolderMethods:
         from engine.host import images
 
         return images.subsets(params.subsets)
+
+    def count_tokens(self, params: browse.CountTokens) -> browse.TokenCounts:
+        from engine.host import tokens
+
+        return tokens.count(params.base, params.texts)
 
     def write_caption(self, params: browse.WriteCaption) -> browse.CaptionWritten:
         from engine.host import edits

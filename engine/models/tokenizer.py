@@ -32,15 +32,20 @@ def byte_letters() -> list[str]:
     return [chr(code) for code in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
-def clip_tokenizer(window: int = WINDOW) -> CLIPTokenizer:
-    """The tokenizer of OpenAI's CLIP, which every Stable Diffusion 1 file was trained with."""
-    from transformers.models.clip.tokenization_clip import CLIPTokenizer
-
+def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    """The entries of OpenAI's CLIP with their ids, and the pairs that it merges, first ones first."""
     merges = [tuple(line.split()) for line in gzip.decompress(MERGES.read_bytes()).decode().splitlines()]
     letters = byte_letters()
     entries = [*letters, *(letter + "</w>" for letter in letters), *(first + second for first, second in merges)]
     entries += ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {entry: number for number, entry in enumerate(entries)}
+    return {entry: number for number, entry in enumerate(entries)}, merges
+
+
+def clip_tokenizer(window: int = WINDOW) -> CLIPTokenizer:
+    """The tokenizer of OpenAI's CLIP, which every Stable Diffusion 1 file was trained with."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    vocabulary, merges = clip_vocabulary()
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=window)
 
 
