@@ -102,6 +102,17 @@ def subsets(tables: Sequence[dict[str, Any]]) -> SubsetFolders:
     return SubsetFolders(folders=folders, problems=problems)
 
 
+def measured(path: Path) -> tuple[int, int, int]:
+    """Bytes, width and height of a picture by its header; zeros where it can't be read. An untouched file is read
+    once."""
+    from engine.data.headers import upright_size
+
+    facts = regular(path)
+    if isinstance(facts, str):
+        return 0, 0, 0
+    return facts.st_size, *_sizes.get(path, stamp(facts), lambda: upright_size(path))
+
+
 def check_page(offset: int, limit: int) -> None:
     """Refuse a page that is none."""
     if not (offset >= 0 and 1 <= limit <= MOST):
@@ -262,12 +273,6 @@ def _folder(path: Path, images: tuple[Path, ...]) -> Folder:
 
 
 def _entry(path: Path, caption: Caption) -> ImageEntry:
-    from engine.data.headers import upright_size
-
-    facts = regular(path)
-    width = height = size = 0
-    if not isinstance(facts, str):
-        size = facts.st_size
-        width, height = _sizes.get(path, stamp(facts), lambda: upright_size(path))
+    size, width, height = measured(path)
     about = {"caption": caption.text, "caption_source": caption.source}
     return ImageEntry(path=str(path), bytes=size, width=width, height=height, **about)
