@@ -145,10 +145,16 @@ class SampleGrid(PaintsChanges, can_focus=True, inherit_bindings=False):
         self._steps, self._prompts, self._pictures = steps, prompts, pictures
         self._look()
 
-    def select(self, step: int) -> None:
-        """Move the cursor to the step nearest to this one. Nothing is said of it."""
+    @property
+    def selected(self) -> Cell | None:
+        """The cell under the cursor; None in an empty table."""
+        return self._cell(self._step, self._prompt) if self._steps and self._prompts else None
+
+    def select(self, step: int, prompt: int | None = None) -> None:
+        """Move the cursor to the step nearest to this one, and to a prompt by its index. Nothing is said of it."""
         if self._steps:
             self._step = _nearest(self._steps, step)
+            self._prompt = self._prompt if prompt is None else max(0, min(prompt, len(self._prompts) - 1))
             self._look()
 
     def action_move(self, steps: int, prompts: int) -> None:
