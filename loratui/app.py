@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding
@@ -24,7 +24,7 @@ from textual.signal import Signal
 from textual.worker import WorkerFailed
 
 from engine.config import UserError
-from engine.config.settings import Settings
+from engine.config.settings import App as AppSettings
 from engine.protocol import messages
 from loratui import actions, clipboard, crash, session, themes
 from loratui.app_client import NOTHING
@@ -39,6 +39,9 @@ from loratui.widgets.status_line import StatusLine, parts
 
 SAID = 200
 """Messages that are kept for being read again."""
+if TYPE_CHECKING:
+    from loratui.widgets.picture import Paint
+
 THEME_LOOK = 2.0
 """Seconds between two looks at the user's themes."""
 
@@ -64,14 +67,15 @@ class Workbench(PaintsSpans, App[int]):
     def __init__(
         self,
         workspace: Path,
-        settings: Settings,
+        settings: AppSettings,
         complaints: Sequence[str] = (),
+        paint: Paint | None = None,
         now: Callable[[], float] = time.time,
     ):
-        """`complaints`: what was wrong with settings and themes, to be said at the start."""
+        """`complaints`: what was wrong with the settings, to be said at the start. `paint`: from pixels.choose."""
         super().__init__()
         self.animation_level = "none"
-        self.workspace, self.settings, self.now = workspace, settings, now
+        self.workspace, self.settings, self.paint, self.now = workspace, settings, paint, now
         self.session = session.load(workspace)
         self.board = Board()
         self.board_changed: Signal[set[str]] = Signal(self, "board")
@@ -81,16 +85,19 @@ class Workbench(PaintsSpans, App[int]):
         self.project_changed: Signal[str] = Signal(self, "project")
         self.host_back: Signal[None] = Signal(self, "host")
         self.said: list[tuple[float, str]] = []
-        self.mouse_taken = settings.app.mouse
+        self.mouse_taken = settings.mouse
         self.theme_names: set[str] = set()
         self._complaints = list(complaints)
         self._trouble = ""
         self._link = Link(self._told, self._link_changed)
-        self._keys, problems = actions.keymap(settings.app.keys, str(workspace / "settings.toml"))
+        self._keys, problems = actions.keymap(settings.keys, str(workspace / "settings.toml"))
         self._complaints += map(str, problems)
         self.set_keymap(self._keys)
 
     # --- life ---------------------------------------------------------------------------------------------------------
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return themes.variables(self.current_theme)
 
     def get_default_screen(self) -> Screen:
         return Front()
@@ -101,9 +108,10 @@ class Workbench(PaintsSpans, App[int]):
         yield StatusLine()
 
     async def on_mount(self) -> None:
-        self._load_themes()
+        self.theme = self._first_theme(self._load_themes())
         await self.bring(self.session.panel if self.session.panel in actions.PANELS else "projects")
         self._tell_status()
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))  # the shell has drawn over it
         self.run_worker(self._linked(), name="host", group="host")
         self.set_interval(THEME_LOOK, self._look_at_themes)
         for complaint in self._complaints:
@@ -210,7 +218,8 @@ class Workbench(PaintsSpans, App[int]):
 
     @property
     def library(self) -> list[str]:
-        return self.settings.app.adapters
+        folders = (Path(folder).expanduser() for folder in self.settings.adapters)
+        return [str(self.workspace / folder) for folder in folders]
 
     async def call(self, method: str, params: messages.Message = NOTHING) -> Any:
         return await self._link.call(method, params)
@@ -348,20 +357,27 @@ class Workbench(PaintsSpans, App[int]):
 
     # --- themes -------------------------------------------------------------------------------------------------------
 
-    def _load_themes(self) -> None:
+    def _load_themes(self) -> set[str]:
+        """Register all themes that there are; gives their names."""
         found, problems = themes.load(self.workspace / "themes")
         for theme in found:
             self.register_theme(theme)
         self.theme_names = names = {theme.name for theme in found}
-        wanted = self.session.theme or self.settings.app.theme
-        if wanted not in names:
-            self._complaints.append(f"theme {wanted!r} is not there; there are {', '.join(sorted(names))}")
-            wanted = Settings().app.theme
-        self.theme = wanted
         for problem in problems:
             self.say(str(problem), "warning")
+        return names
+
+    def _first_theme(self, names: set[str]) -> str:
+        """The theme to start with: the one chosen last, that of the settings, or the one that always works here."""
+        usual = AppSettings().theme
+        wanted = self.session.theme or self.settings.theme
+        if wanted not in names:
+            self._complaints.append(f"theme {wanted!r} is not there; there are {', '.join(sorted(names))}")
+            wanted = usual
+        return "ansi" if wanted == usual and self.console.color_system == "standard" else wanted
 
     def _look_at_themes(self) -> None:
+        """Take up a theme that was edited; one that is broken for the moment stays as it was."""
         if themes.changed(self.workspace / "themes"):
             self._load_themes()
             self.refresh_css(animate=False)

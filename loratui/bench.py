@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from textual.signal import Signal
 
 from engine.protocol import messages
 from loratui.board import Board
+
+if TYPE_CHECKING:
+    from loratui.widgets.picture import Paint
 
 Severity = Literal["information", "warning", "error"]
 
@@ -31,6 +34,9 @@ class Bench(Protocol):
     images_checked: Signal[messages.ImagesChecked]
     host_back: Signal[None]
     """A host was started again: what was asked of the old one has to be asked again. Watches are renewed by the app."""
+
+    paint: Paint | None
+    """How a picture is drawn in pixels, where the terminal can: for `Picture`."""
 
     @property
     def project(self) -> str:

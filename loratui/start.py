@@ -5,6 +5,7 @@ The two have their own imports, so that neither waits for the other's.
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -20,7 +21,7 @@ def main() -> None:
 def open_app() -> int:
     """Open the app on the workspace. Returns the exit code: 0, or 1 after a crash."""
     from engine.config import UserError
-    from engine.config.settings import Settings, read_settings
+    from engine.config.settings import read_app
     from loratui import mending
     from loratui.workspace import workspace
 
@@ -29,10 +30,19 @@ def open_app() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    settings, problems = read_settings(folder)
+    settings, problems = read_app(folder)
+    complaints = [str(problem) for problem in problems]
+    paint = None
+    if settings.pictures != "half-blocks":
+        from loratui.widgets.pixels import choose
+
+        choice = choose(settings.pictures, os.environ)
+        paint = choice.paint
+        if settings.pictures not in ("auto", choice.protocol):
+            complaints.append(f"pictures are drawn as half blocks: {choice.reason}")
     from loratui.app import Workbench
 
     mending.forgiving_decoder()
-    app = Workbench(folder, settings or Settings(), [str(problem) for problem in problems])
-    app.run(mouse=app.settings.app.mouse)
+    app = Workbench(folder, settings, complaints, paint)
+    app.run(mouse=settings.mouse)
     return app.return_code or 0

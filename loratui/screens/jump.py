@@ -19,7 +19,7 @@ class Jump(ModalScreen[Widget | None]):
 
     DEFAULT_CSS = """
     Jump { background: $background 40%; }
-    Jump Static { position: absolute; width: 3; height: 1; background: $accent; color: $background; text-style: bold; }
+    Jump Static { position: absolute; width: 3; height: 1; background: $jump-background; color: $jump-foreground; text-style: bold; }
     """
     BINDINGS = bindings("dialog")
 

@@ -4,166 +4,32 @@ training, but where the training itself is what must survive. Every wait is for 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
 
-import pytest
-from PIL import Image
+from e2e_tools import (
+    DEADLINE,
+    ROOT,
+    alive,
+    command,
+    ended,
+    events,
+    kill,
+    listed,
+    loratui,
+    only_run,
+    queued,
+    steps,
+    train,
+    until,
+)
 
-from engine import locks, protocol
+from engine import protocol
 
-ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 120.0
-"""Seconds after which a test gives up; nothing here takes that long on a machine that does anything else."""
 REAL = ["--set", "training.batch=2", "--set", "prior.weight=0", "--set", "sampling.every=0", "--set", "saving.every=3",
         "--set", "training.validate_every=0", "--set", "sampling.steps=2"]  # fmt: skip
-
-
-@pytest.fixture
-def box(tmp_path, monkeypatch):
-    """A workspace and locks of the test's own. Whatever of it is alive at the end is killed."""
-    workspace = tmp_path / "ws"
-    monkeypatch.setenv("LORATUI_WORKSPACE", str(workspace))
-    monkeypatch.setenv(locks.RUNTIME, str(tmp_path / "locks"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    yield workspace
-    for pid, _ in alive(workspace):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def story(box, tmp_path, monkeypatch):
-    """Let workers tell of `steps` steps at `pace` steps a second, in place of training."""
-    program, site = tmp_path / "python", tmp_path / "site"
-    program.write_text(
-        f'#!/bin/sh\n[ "$2" = engine.worker ] && exec "{sys.executable}" -m engine.replay "$LORATUI_STORY" "$3" '
-        f'--speed "$LORATUI_PACE"\nexec "{sys.executable}" "$@"\n'
-    )
-    program.chmod(0o755)
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(f"import sys\n\nsys.executable = {str(program)!r}\n")
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{site}")
-
-    def story(steps: int, pace: float) -> None:
-        events = [
-            protocol.PlanMade(t=0.5, text="a plan", steps=steps, epochs=1.0, images=3),
-            protocol.Stage(t=0.5, name="train"),
-            *(protocol.Step(t=float(step), step=step, loss=1.0 / step) for step in range(1, steps + 1)),
-            protocol.End(t=float(steps), state="done", code=protocol.DONE, step=steps, outputs=["a.safetensors"]),
-        ]
-        path = tmp_path / f"story-{steps}.jsonl"
-        path.write_bytes(b"".join(map(protocol.encode, events)))
-        monkeypatch.setenv("LORATUI_STORY", str(path))
-        monkeypatch.setenv("LORATUI_PACE", str(pace))
-
-    return story
-
-
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number, colour in enumerate(("red", "lime", "blue")):
-        Image.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
-    return folder
-
-
-@pytest.fixture
-def terminal(box):
-    """A tmux server of the test's own: `terminal(words)` runs them in a new session, whose name is returned."""
-    folder = tempfile.mkdtemp(prefix="tmux-")  # a socket's path may not be long
-    Path(folder, "config").write_text("set -g remain-on-exit on\n")  # what was said last can be read
-
-    def tmux(*words: str) -> str:
-        command = ["tmux", "-S", f"{folder}/socket", "-f", f"{folder}/config", *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE).stdout
-
-    tmux.open = lambda *words: tmux("new-session", "-d", "-s", "it", "-x", "120", "-y", "40", *words)
-    yield tmux
-    tmux("kill-server")
-    shutil.rmtree(folder)
-
-
-def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "loratui", *map(str, arguments)]
-
-
-def loratui(*arguments, cwd=None) -> subprocess.CompletedProcess:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=DEADLINE, cwd=cwd)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def train(images, *options) -> list[str]:
-    return ["train", "--preset", "dreambooth", "--base", "tiny", "--data", str(images), *options]
-
-
-def queued(images, *options) -> str:
-    """Queue a run. Returns its id."""
-    done = loratui(*train(images, *options), "--detach")
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def listed() -> dict[str, dict]:
-    return {job["id"]: job for job in json.loads(loratui("runs", "list", "--json").stdout)}
-
-
-def alive(workspace: Path) -> list[tuple[int, str]]:
-    """Every process of a workspace but for this one: pid, module."""
-    mark, found = f"LORATUI_WORKSPACE={workspace}".encode(), []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int(entry.name) != os.getpid() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                words = (entry / "cmdline").read_bytes().decode().split("\0")
-                found.append((int(entry.name), words[words.index("-m") + 1] if "-m" in words else words[0]))
-    return found
-
-
-def kill(workspace: Path, module: str) -> None:
-    """kill -9 of the one process that runs `module`, and wait until it is gone."""
-    (pid,) = [pid for pid, running in alive(workspace) if running == module]
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: pid not in dict(alive(workspace)))
-
-
-def events(workspace: Path, run: str) -> list[dict]:
-    path = workspace / "projects" / "default" / "runs" / run / protocol.JOURNAL
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def steps(workspace: Path, run: str) -> list[int]:
-    return [event["step"] for event in events(workspace, run) if event["event"] == "step"]
-
-
-def ended(workspace: Path, run: str) -> str:
-    """How a run's last attempt has ended; empty while it has not."""
-    last = (events(workspace, run) or [{}])[-1]
-    return last.get("state", "") if last.get("event") == "end" else ""
-
-
-def until(condition):
-    """Wait until something is true, and return it."""
-    deadline = time.monotonic() + DEADLINE
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def only_run(workspace: Path) -> str:
-    return until(lambda: [path.name for path in workspace.glob("projects/default/runs/2*")])[0]
 
 
 def test_a_run_goes_on_when_its_whole_terminal_is_gone(box, story, images, terminal):

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from tui_recordings import NOW, Recorder
 
-from engine.config.settings import App as AppSettings
 from engine.config.settings import Settings
 from loratui.app import Workbench
 
@@ -101,7 +100,7 @@ def open_desk(workspace):
 
     @contextlib.asynccontextmanager
     async def opened(size: tuple[int, int] = (120, 40), settings: Settings | None = None, panel: str = "", host=True):
-        app = Workbench(workspace, settings or Settings(app=AppSettings()), now=lambda: NOW)
+        app = Workbench(workspace, (settings or Settings()).app, now=lambda: NOW)
         async with app.run_test(size=size, notifications=True) as pilot:
             desk = Desk(app, pilot, workspace)
             if host:
