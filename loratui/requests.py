@@ -10,8 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from engine.config import CAPTION_DROPOUT, PRESETS, Prior, Problem, Request, UserError
+from engine.config import PRESETS, Prior, Problem, Request, UserError
 from loratui.child import engine_command, engine_environment
+from loratui.draft import variant, with_dropout
 
 
 def resolve_base(base: str) -> dict[str, Any]:
@@ -36,8 +37,7 @@ def preset_values(preset: str, base: str) -> tuple[dict[str, Any], dict[str, Any
             Problem(where="--preset", expected=f"one of {', '.join(PRESETS)}", found=repr(preset), advice="see --help")
         )
     facts = resolve_base(base)
-    variants = PRESETS[preset]
-    return variants["tiny" if facts["kind"] == "embedded" else facts["family"]], facts
+    return PRESETS[preset][variant(facts["kind"], facts["family"])], facts
 
 
 def from_preset(preset: str, base: str, subsets: list[dict[str, Any]], class_prompt: str) -> tuple[Request, list[str]]:
@@ -49,9 +49,7 @@ def from_preset(preset: str, base: str, subsets: list[dict[str, Any]], class_pro
     origin = f"preset {preset}"
     request = Request()
     request.lay({"kind": "train"} | values, origin)
-    dropout = CAPTION_DROPOUT.get(preset)
-    subsets = [({"caption_dropout": dropout} if dropout else {}) | subset for subset in subsets]
-    request.lay({"model": {"base": base}, "dataset": {"subsets": subsets}}, "command line")
+    request.lay({"model": {"base": base}, "dataset": {"subsets": with_dropout(preset, subsets)}}, "command line")
     told = [f"base: {facts['title']}, family {facts['family']}, {facts['default_resolution']} px"]
     weight = values.get("prior", {}).get("weight", Prior().weight)
     if class_prompt:

@@ -105,7 +105,7 @@ class Request:
             raise UserError(
                 [*problems, Problem(where=self.origin("kind"), field="kind", expected=expected, found=found)]
             )
-        config, found = check(struct, self._anchored(self.data, ""), self.origin)
+        config, found = check(struct, self.anchored(), self.origin)
         problems += found
         if config is not None:
             problems += rules(config, self.origin)
@@ -113,8 +113,11 @@ class Request:
             raise UserError(problems)
         return config
 
-    def _anchored(self, value: Any, path: str) -> Any:
+    def anchored(self) -> dict[str, Any]:
         """The data with absolute paths. What does not exist as a path is left as it is, for it may be a hub id."""
+        return self._anchored(self.data, "")
+
+    def _anchored(self, value: Any, path: str) -> Any:
         if isinstance(value, dict):
             return {key: self._anchored(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
         if isinstance(value, list):
