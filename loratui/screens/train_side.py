@@ -1,0 +1,94 @@
+"""Beside the form: what the run comes to, and everything that keeps it from starting. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.style import Style
+from rich.text import Text
+
+from engine.config import Problem
+from engine.protocol.browse import RunPlan
+from engine.protocol.messages import BaseSummary
+from loratui import figures
+from loratui.screens.train_rows import advice, words
+from loratui.widgets.columns import clean
+from loratui.widgets.form_rows import Looks
+
+LABEL = 11
+SHAPES = 6
+"""Buckets that are named."""
+
+
+def side_lines(
+    plan: RunPlan | None, trouble: str, problems: Sequence[Problem], base: BaseSummary | None, looks: Looks
+) -> list[Text]:
+    """What the panel's side says: the arithmetic, then all problems. `trouble`: why there is no arithmetic."""
+    found: list[Text] = []
+    if plan is not None and plan.text:
+        found += [Text(clean(plan.text)), Text("")]
+    if base is not None:
+        found.append(_row("base", f"{base.title}, {base.default_resolution} px"))
+    if plan is not None:
+        found += _figures(plan)
+        found += _disk(plan, looks)
+    if trouble:
+        found.append(Text(clean(f"✗ the arithmetic can't be made: {trouble}"), looks.wrong))
+    if problems:
+        found += [Text(""), Text(f"✗ {len(problems)} to mend before it can start", looks.wrong + Style(bold=True))]
+    for problem in problems:
+        found += [Text(""), *_problem(problem, looks)]
+    return found
+
+
+def _figures(plan: RunPlan) -> list[Text]:
+    """The rows of the arithmetic; those that say nothing are left out."""
+    rows = []
+    if plan.images:
+        rows.append(("images", f"{plan.images:,}"))
+    if plan.class_images:
+        rows.append(("class", f"{plan.class_images:,} images for prior preservation"))
+    elif plan.class_images_to_draw:
+        rows.append(("class", f"{plan.class_images_to_draw:,} images to draw first"))
+    if plan.steps:
+        rows.append(("length", f"{plan.steps:,} steps · {figures.number(plan.epochs, 3)} epochs"))
+    if plan.steps_per_epoch:
+        rows.append(("epoch", f"{plan.per_epoch:,} images · {figures.number(plan.steps_per_epoch, 4)} steps"))
+    if plan.views_per_image:
+        rows.append(("views", f"{figures.number(plan.views_per_image, 3)} of each image"))
+    if plan.buckets:
+        more = f" and {len(plan.buckets) - SHAPES} more" if len(plan.buckets) > SHAPES else ""
+        rows.append(("buckets", f"{', '.join(plan.buckets[:SHAPES])}{more}"))
+    if plan.adapters:
+        rows.append(("adapters", _times(plan.adapters, plan.adapter_bytes)))
+    if plan.states:
+        rows.append(("states", _times(plan.states, plan.state_bytes)))
+    if plan.samples:
+        rows.append(("samples", f"{plan.samples:,} pictures"))
+    return [_row(label, text) for label, text in rows]
+
+
+def _disk(plan: RunPlan, looks: Looks) -> list[Text]:
+    free = figures.size(plan.disk_free)
+    if plan.disk_bytes is None:
+        return [_row("disk", f"{free} free")] if plan.disk_free else []
+    row = _row("disk", f"{figures.size(plan.disk_bytes)} of {free} free")
+    if plan.disk_bytes > plan.disk_free:
+        row.append("  ! it does not fit", looks.wrong)
+    return [row]
+
+
+def _times(count: int, each: int | None) -> str:
+    return f"{count:,}" + (f" × {figures.size(each)}" if each else "")
+
+
+def _row(label: str, text: str) -> Text:
+    return Text.assemble((f"{label:<{LABEL}}", "dim"), clean(text))
+
+
+def _problem(problem: Problem, looks: Looks) -> list[Text]:
+    found = [Text.assemble(("✗ ", looks.wrong), (clean(problem.field or problem.where), "bold"))]
+    found.append(Text(clean(f"  {words(problem)}")))
+    if told := advice(problem):
+        found.append(Text(clean(f"  → {told}"), style="dim"))
+    return found
