@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container
 from textual.drivers.linux_driver import LinuxDriver
@@ -23,27 +22,17 @@ from textual.screen import Screen
 from textual.signal import Signal
 from textual.worker import WorkerFailed
 
-from engine.config import UserError
 from engine.config.settings import App as AppSettings
-from engine.protocol import messages
-from loratui import actions, clipboard, crash, session, themes
-from loratui.app_client import NOTHING
-from loratui.bench import Severity
-from loratui.board import Board
-from loratui.client import HostError, HostGone, Notification
-from loratui.link import Link
+from loratui import actions, crash, session
+from loratui.shell.hosted import Hosted
+from loratui.shell.themed import Themed
 from loratui.widgets.key_line import KeyLine
 from loratui.widgets.painting import PaintsSpans
 from loratui.widgets.panel import Panel
 from loratui.widgets.status_line import StatusLine, parts
 
-SAID = 200
-"""Messages that are kept for being read again."""
 if TYPE_CHECKING:
     from loratui.widgets.picture import Paint
-
-THEME_LOOK = 2.0
-"""Seconds between two looks at the user's themes."""
 
 
 class Front(Screen, inherit_bindings=False):
@@ -52,7 +41,7 @@ class Front(Screen, inherit_bindings=False):
     BINDINGS = [Binding("ctrl+c,super+c", "screen.copy_text", show=False)]
 
 
-class Workbench(PaintsSpans, App[int]):
+class Workbench(PaintsSpans, Hosted, Themed):
     """The whole app. `now`: the clock, for tests."""
 
     TITLE = "loratui"
@@ -77,27 +66,13 @@ class Workbench(PaintsSpans, App[int]):
         self.animation_level = "none"
         self.workspace, self.settings, self.paint, self.now = workspace, settings, paint, now
         self.session = session.load(workspace)
-        self.board = Board()
-        self.board_changed: Signal[set[str]] = Signal(self, "board")
-        self.devices: messages.DeviceFigures | None = None
-        self.devices_changed: Signal[messages.DeviceFigures] = Signal(self, "devices")
-        self.images_checked: Signal[messages.ImagesChecked] = Signal(self, "images")
         self.project_changed: Signal[str] = Signal(self, "project")
-        self.host_back: Signal[None] = Signal(self, "host")
-        self.said: list[tuple[float, str]] = []
         self.mouse_taken = settings.mouse
-        self.theme_names: set[str] = set()
-        self._complaints = list(complaints)
-        self._trouble = ""
-        self._link = Link(self._told, self._link_changed)
         self._keys, problems = actions.keymap(settings.keys, str(workspace / "settings.toml"))
-        self._complaints += map(str, problems)
+        self._complaints = [*complaints, *map(str, problems)]
         self.set_keymap(self._keys)
 
     # --- life ---------------------------------------------------------------------------------------------------------
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        return themes.variables(self.current_theme)
 
     def get_default_screen(self) -> Screen:
         return Front()
@@ -108,53 +83,23 @@ class Workbench(PaintsSpans, App[int]):
         yield StatusLine()
 
     async def on_mount(self) -> None:
-        self.theme = self._first_theme(self._load_themes())
+        self.start_theme()
         await self.bring(self.session.panel if self.session.panel in actions.PANELS else "projects")
-        self._tell_status()
+        self.news()
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))  # the shell has drawn over it
-        self.run_worker(self._linked(), name="host", group="host")
-        self.set_interval(THEME_LOOK, self._look_at_themes)
+        self.start_host()
         for complaint in self._complaints:
             self.say(complaint, "warning")
 
     async def on_unmount(self) -> None:
-        self.workers.cancel_group(self, "host")
-        await self._link.close()
+        await self.end_host()
 
-    async def _linked(self) -> None:
-        try:
-            await self._link.run()
-        except (UserError, HostError) as error:  # another version's host, say: another try would end the same
-            self.say(f"There is no host, and nothing can be done without one. {error}", "error")
-            self._trouble = "no host"
-            self._tell_status()
-
-    def _link_changed(self, trouble: str) -> None:
-        back, self._trouble = bool(self._trouble) and not trouble, trouble and "no host"
-        if trouble:
-            self.say(f"The host has ended: {trouble}. Another one is being started; runs are untouched.", "error")
-        if back:
-            self.say("The host is back.")
-            self.host_back.publish(None)
-        self._tell_status()
-
-    def _told(self, told: Notification) -> None:
-        match told:
-            case messages.WorkspaceNews():
-                changed = self.board.take(told)
-                self.board_changed.publish(changed)
-                self.look_at_actions()
-            case messages.DeviceFigures():
-                self.devices = told
-                self.devices_changed.publish(told)
-            case messages.ImagesChecked():
-                self.images_checked.publish(told)
-        self._tell_status()
-
-    def _tell_status(self) -> None:
+    def news(self) -> None:
+        """Bring status line and footer up to date."""
         if self._running and self.screen_stack:
             line = self.screen_stack[0].query_one(StatusLine)
-            line.tell(parts(self.project, self.board, self.devices, self._trouble))
+            line.tell(parts(self.project, self.board, self.devices, self.trouble))
+            self.look_at_actions()
 
     def _handle_exception(self, error: Exception) -> None:
         """Textual's way out of a defect: ours says where the details are, and shows no traceback."""
@@ -205,7 +150,7 @@ class Workbench(PaintsSpans, App[int]):
     def on_resize(self) -> None:
         for panel in self.screen_stack[0].query(Panel):
             self._fold(panel)
-        self._tell_status()
+        self.news()
 
     def _fold(self, panel: Panel) -> None:
         panel.set_class(self.size.width < panel.narrow_below, "-narrow")
@@ -221,39 +166,12 @@ class Workbench(PaintsSpans, App[int]):
         folders = (Path(folder).expanduser() for folder in self.settings.adapters)
         return [str(self.workspace / folder) for folder in folders]
 
-    async def call(self, method: str, params: messages.Message = NOTHING) -> Any:
-        return await self._link.call(method, params)
-
-    async def tried(self, method: str, params: messages.Message = NOTHING) -> Any | None:
-        try:
-            return await self.call(method, params)
-        except (UserError, HostError) as error:
-            self.say(str(error), "error")
-        except HostGone:  # said already
-            pass
-        return None
-
-    def follow(self, job: str, heard: Callable[[messages.JobEvents], None]) -> None:
-        self.run_worker(self._trying(self._link.watch(job, heard)), group=f"watch {job}")
-
-    def unfollow(self, job: str) -> None:
-        self.run_worker(self._trying(self._link.unwatch(job)), group=f"watch {job}")
-
-    async def _trying(self, asked: Awaitable[None]) -> None:
-        try:
-            await asked
-        except (UserError, HostError) as error:
-            self.say(str(error), "error")
-        except HostGone:
-            pass
-
     def open_project(self, name: str) -> None:
         if name != self.session.project:
             self.session.project = name
             self.remember()
             self.project_changed.publish(name)
-            self._tell_status()
-            self.look_at_actions()
+            self.news()
 
     def open_run(self, job: str) -> None:
         self.run_worker(self.open_run_now(job), group="panel")
@@ -261,35 +179,6 @@ class Workbench(PaintsSpans, App[int]):
     async def open_run_now(self, job: str) -> None:
         await self.bring("monitor")
         self.panel.open(job)
-
-    def say(self, text: str, severity: Severity = "information") -> None:
-        self.said = [*self.said[-SAID:], (self.now(), text)]
-        self.notify(text, severity=severity, markup=False)
-
-    async def confirm(self, title: str, text: str, yes: str) -> bool:
-        from loratui.screens.dialogs import Confirm
-
-        return bool(await self.push_screen_wait(Confirm(title, text, yes)))
-
-    async def ask(
-        self, title: str, text: str = "", value: str = "", check: Callable[[str], str] | None = None
-    ) -> str | None:
-        from loratui.screens.dialogs import Ask
-
-        return await self.push_screen_wait(Ask(title, text, value, check))
-
-    async def choose(self, title: str, entries: list[Any], note: str = "", **more: Any) -> Any | None:
-        from loratui.screens.finder import Finder
-
-        return await self.push_screen_wait(Finder(title, entries, note, **more))
-
-    def copy(self, text: str, what: str) -> None:
-        try:
-            way = clipboard.copy(text, os.environ, self._driver.write)
-        except ValueError as error:
-            self.say(f"{what}: {error}", "error")
-        else:
-            self.say(f"copied {what} ({way})")
 
     def look_at_actions(self) -> None:
         panel = self.panel if self._running and self.screen_stack else None
@@ -354,33 +243,6 @@ class Workbench(PaintsSpans, App[int]):
     async def action_quit(self) -> None:
         self.remember()
         self.exit(0)
-
-    # --- themes -------------------------------------------------------------------------------------------------------
-
-    def _load_themes(self) -> set[str]:
-        """Register all themes that there are; gives their names."""
-        found, problems = themes.load(self.workspace / "themes")
-        for theme in found:
-            self.register_theme(theme)
-        self.theme_names = names = {theme.name for theme in found}
-        for problem in problems:
-            self.say(str(problem), "warning")
-        return names
-
-    def _first_theme(self, names: set[str]) -> str:
-        """The theme to start with: the one chosen last, that of the settings, or the one that always works here."""
-        usual = AppSettings().theme
-        wanted = self.session.theme or self.settings.theme
-        if wanted not in names:
-            self._complaints.append(f"theme {wanted!r} is not there; there are {', '.join(sorted(names))}")
-            wanted = usual
-        return "ansi" if wanted == usual and self.console.color_system == "standard" else wanted
-
-    def _look_at_themes(self) -> None:
-        """Take up a theme that was edited; one that is broken for the moment stays as it was."""
-        if themes.changed(self.workspace / "themes"):
-            self._load_themes()
-            self.refresh_css(animate=False)
 
 
 @functools.cache

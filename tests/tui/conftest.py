@@ -82,7 +82,10 @@ def workspace(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("LORATUI_WORKSPACE", str(folder))
     monkeypatch.setenv("LORATUI_RUNTIME_DIR", str(tmp_path / "locks"))
     monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("TMUX", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    for name in ("TMUX", "NO_COLOR", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
     time.tzset()
     return folder
 

@@ -132,7 +132,7 @@ async def test_a_theme_of_the_user_is_there_and_reloaded_when_it_changes(open_de
         assert desk.app.theme == "mine"
         (folder / "mine.toml").write_text(text.replace(before, "#222222"))
         os.utime(folder / "mine.toml", (1, 1))
-        desk.app._look_at_themes()
+        desk.app.look_at_themes()
         assert desk.app.get_css_variables()["background"].lower() == "#222222"
 
 

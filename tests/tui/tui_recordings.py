@@ -6,6 +6,7 @@ The story is that of a training whose loss falls; every figure of it is a functi
 from __future__ import annotations
 
 import math
+import re
 import time
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class Recorder:
         """A run submitted `ago` seconds before NOW. `state`: as a status has it, or `crashed`. Gives its id."""
         started = NOW - ago
         stamp = time.strftime("%Y%m%d-%H%M", time.gmtime(started))
-        identity = f"{stamp}-{name.replace(' ', '-')}"
+        identity = f"{stamp}-{re.sub('[^a-z0-9]+', '-', name)}"
         directory = self.project(project) / "runs" / identity
         directory.mkdir()
         ended = "" if state in ("crashed", "running", "paused") else state
@@ -94,7 +95,7 @@ class Recorder:
     def waiting(self, project: str = "my-cat", name: str = "rank 64", ago: float = 60.0) -> str:
         """A run in the queue. This process plays the runner, so nothing starts it."""
         started = NOW - ago
-        identity = f"{time.strftime('%Y%m%d-%H%M', time.gmtime(started))}-{name.replace(' ', '-')}"
+        identity = f"{time.strftime('%Y%m%d-%H%M', time.gmtime(started))}-{re.sub('[^a-z0-9]+', '-', name)}"
         directory = self.project(project) / "runs" / identity
         directory.mkdir()
         self._write(directory, name, [], 200, started)
