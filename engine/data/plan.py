@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from engine.config import Train
-from engine.data.buckets import Size
+from engine.config.structs import Dataset
+from engine.data.buckets import Size, whole_steps
 from engine.data.items import Item
 from engine.data.order import batches_per_epoch
 
@@ -72,6 +73,11 @@ class Plan:
     def bucket_table(self) -> list[str]:
         """One line a bucket, widest last."""
         return [str(row) for row in self.buckets]
+
+
+def resolution(asked: Dataset, default: int, step: int) -> int:
+    """The training resolution in pixels: what is asked for, or the base's own, in whole steps of the base."""
+    return whole_steps(default if asked.resolution == "auto" else asked.resolution, step)
 
 
 def of_run(config: Train, items: Sequence[Item], class_images: int) -> Plan:

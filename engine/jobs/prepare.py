@@ -12,7 +12,6 @@ from engine import protocol
 from engine.config import Problem, Train, UserError
 from engine.context import Context
 from engine.data import dataset, plan
-from engine.data.buckets import whole_steps
 from engine.data.check import check_lengths
 from engine.data.dataset import Dataset
 from engine.data.notes import summary
@@ -21,8 +20,7 @@ from engine.lora.inject import Selection, choose
 from engine.models.base import Family
 from engine.models.load import resolve_base
 from engine.training import schedule
-
-TARGET_SETS = ("attention", "transformer", "locon", "text_encoder")
+from engine.training.targets import TARGET_SETS, asked
 
 Chosen = dict[str, dict[str, tuple[int, float]]]
 """Part → module path → (rank, alpha)."""
@@ -45,8 +43,7 @@ def prepare(config: Train, context: Context) -> Prepared:
     context.stage("check", unit="images")
     place = device.choose(config.runtime)
     base = resolve_base(config.model.base)
-    asked = base.default_resolution if config.dataset.resolution == "auto" else config.dataset.resolution
-    resolution = whole_steps(asked, base.size_step)
+    resolution = plan.resolution(config.dataset, base.default_resolution, base.size_step)
     images = dataset.build(
         config.dataset,
         root=context.directory,
@@ -81,17 +78,10 @@ def prepare(config: Train, context: Context) -> Prepared:
 
 def selections(config: Train, family: Family) -> list[Selection]:
     """Which modules are adapted, with what rank and alpha. Raises UserError for a choice that trains nothing."""
-    adapter, optimizer = config.adapter, config.optimizer
+    optimizer = config.optimizer
     rates = {part: optimizer.lr_unet if part == family.denoiser else optimizer.lr_text for part in family.parts}
-    asked = [("adapter.targets", adapter.targets, adapter.rank, adapter.alpha)] if optimizer.lr_unet else []
-    if optimizer.lr_text:
-        asked.append(("optimizer.lr_text", "text_encoder", adapter.rank, adapter.alpha))
-    asked += [
-        (f"adapter.sets[{index}].targets", rule.targets, rule.rank, rule.alpha)
-        for index, rule in enumerate(adapter.sets)
-    ]
     found, problems = [], []
-    for field, targets, rank, alpha in asked:
+    for field, targets, rank, alpha in asked(config):
         named = family.targets(targets) if targets in TARGET_SETS else None
         names = frozenset(f"{part}.{path}" for part, paths in (named or {}).items() for path in paths)
         selection = Selection(rank, alpha, names, "" if named is not None else targets)

@@ -24,9 +24,8 @@ def is_hub_id(base: str) -> bool:
 
 def fetch(repository: str, field: str, weights: bool) -> Path:
     """A folder of the repository's files, with its weights or with the configs alone. Raises UserError."""
-    cached = _cached(repository)
-    if cached and _complete(cached, weights):
-        return cached
+    if found := cached(repository, weights):
+        return found
     from huggingface_hub import HfApi, snapshot_download
 
     # HTTPError is that of whichever HTTP client the library uses, which changes between its versions
@@ -85,11 +84,13 @@ def files_to_fetch(names: Iterable[str], weights: bool) -> list[str]:
     return wanted
 
 
-def _cached(repository: str) -> Path | None:
+def cached(repository: str, weights: bool) -> Path | None:
+    """The folder of a repository in the local cache, if all is there that a base needs."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, "model_index.json")
-    return Path(found).parent if isinstance(found, str) else None
+    folder = Path(found).parent if isinstance(found, str) else None
+    return folder if folder and _complete(folder, weights) else None
 
 
 def _complete(folder: Path, weights: bool) -> bool:

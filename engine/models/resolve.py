@@ -67,7 +67,7 @@ def find(base: str, field: str, weights: bool) -> tuple[str, Source]:
         return kind, open_folder(path, field)
     if kind == "file":
         return kind, open_single(path, field)
-    if hub.is_hub_id(base) and path.suffix.lower() not in SUFFIXES:
+    if on_hub(base):
         return "hub", open_folder(hub.fetch(base, field, weights), field, weights)
     near = get_close_matches(path.name, files_in(path.parent, SUFFIXES[:2]), 1, 0)
     raise UserError(
@@ -79,6 +79,24 @@ def find(base: str, field: str, weights: bool) -> tuple[str, Source]:
             advice="check the path" + (f"; beside it there is {near[0]}" if near else ""),
         )
     )
+
+
+def find_here(base: str, field: str) -> Source | None:
+    """The base as far as this machine has it: None for a hub id that is not in the local cache, and no network asked.
+
+    Raises UserError as `find`.
+    """
+    if not on_hub(base):
+        return find(base, field, weights=False)[1]
+    cached = hub.cached(base, weights=False)
+    return open_folder(cached, field, weights=False) if cached else None
+
+
+def on_hub(base: str) -> bool:
+    """Whether a name can only be a hub id: nothing of that name lies here."""
+    path, kind = look(base)
+    named = base != EMBEDDED and not kind and hub.is_hub_id(base)
+    return named and path.suffix.lower() not in SUFFIXES
 
 
 def look(base: str) -> tuple[Path, str]:

@@ -1,0 +1,70 @@
+"""The sizes of bases that are known without building them: of their pictures, latents and adapters. No torch.
+
+A host tells how much disk a run needs while its form is being filled in. Which modules a target set holds is
+`sd1.TARGETS`' to say: a test builds the bases and holds these figures against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from engine.models.source import Source
+
+
+class Share(NamedTuple):
+    """Some modules: how many, and the numbers of their factors for each unit of rank (in · kernel area + out)."""
+
+    modules: int
+    numbers: int
+
+
+SHARES = {
+    "attention": ("attention",),
+    "transformer": ("attention", "feed_forward"),
+    "locon": ("attention", "feed_forward", "convolutions"),
+    "text_encoder": ("text_encoder",),
+}
+"""Target set → the shares that it is made of, none of which has a module of another."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Sizes of a base, in pixels and channels, and its shares; None where they are not known."""
+
+    resolution: int
+    size_step: int
+    downscale: int
+    latent_channels: int
+    shares: Mapping[str, Share] | None
+
+
+_SD1 = {
+    "attention": Share(128, 199_296),
+    "feed_forward": Share(64, 224_640),
+    "convolutions": Share(86, 626_880),
+    "text_encoder": Share(72, 165_888),
+}
+_TINY = {
+    "attention": Share(56, 11_648),
+    "feed_forward": Share(28, 12_672),
+    "convolutions": Share(44, 40_128),
+    "text_encoder": Share(18, 6_912),
+}
+_KNOWN = {
+    ((320, 640, 1280, 1280), 2, 768, 768, 12): _SD1,
+    ((64, 128, 128), 1, 128, 128, 3): _TINY,
+}
+"""UNet's widths, layers a block and width of text, text encoder's width and layers → shares."""
+
+SD1 = Base(resolution=512, size_step=64, downscale=8, latent_channels=4, shares=_SD1)
+
+
+def base_of(source: Source) -> Base:
+    """The sizes of a base as its configs tell them."""
+    unet, text = source.components["unet"].config, source.components["text_encoder"].config
+    widths = tuple(unet["block_out_channels"])
+    layers, context = unet.get("layers_per_block"), unet.get("cross_attention_dim")
+    known = _KNOWN.get((widths, layers, context, text.get("hidden_size"), text.get("num_hidden_layers")))
+    return Base(source.resolution, source.size_step, source.downscale, unet.get("in_channels", 4), known)
