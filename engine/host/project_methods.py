@@ -32,6 +32,7 @@ class ProjectMethods:
             "projects.remove": self.remove,
             "drafts.read": self.read_draft,
             "drafts.write": self.write_draft,
+            "runs.plan": self.plan,
         }
 
     def hurry(self) -> None:
@@ -72,6 +73,11 @@ class ProjectMethods:
 
         drafts.write(self._workspace, params)
         return Nothing()
+
+    def plan(self, params: browse.PlanRun) -> browse.RunPlan:
+        from engine.host import plans
+
+        return plans.run_plan(self._workspace, params.config)
 
     @functools.cached_property
     def _news(self) -> WorkspaceWatch:
