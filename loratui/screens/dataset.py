@@ -1,0 +1,262 @@
+"""Dataset: the folders of the project, their images and captions, and what a check finds wrong with them.
+
+Here is what can be done; what is shown is in `dataset_view`, the image at the cursor with its editor in `dataset_side`,
+and changes of the project's folders in `dataset_folders`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from textual import on
+from textual.binding import Binding
+from textual.timer import Timer
+
+from engine.config import UserError
+from engine.protocol.browse import CaptionWritten, CheckImages, ImagesChecked, ProjectRef
+from loratui import actions
+from loratui.client import HostError, HostGone
+from loratui.screens import dataset_folders as folders
+from loratui.screens import dataset_shelves as shelves
+from loratui.screens import dataset_words as words
+from loratui.screens.dataset_check import next_stop
+from loratui.screens.dataset_list import ImageList
+from loratui.screens.dataset_side import ImageSide
+from loratui.screens.dataset_view import DatasetView
+from loratui.screens.finder import Entry
+from loratui.widgets.columns import clean
+from loratui.widgets.filter_line import FilterLine
+
+UNASKED = 500
+"""Images up to which a project is checked when it is first shown: a few seconds, with pictures from a camera."""
+TYPING = 0.15
+"""Seconds without a key after which the list is filtered by what was typed."""
+
+
+class DatasetPanel(DatasetView):
+    """The images of one folder, and beside them the image at the cursor."""
+
+    name_ = "dataset"
+    BINDINGS = [*actions.bindings("dataset", "do('{id}')"), Binding("escape", "unfilter", show=False)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: CaptionWritten | None = None
+        """The last change of a caption: it says how many can be undone and redone."""
+        self._typing: Timer | None = None
+        self._folded = False
+        """The side was brought over for the editor, and goes back with it."""
+
+    def on_mount(self) -> None:
+        self.bench.images_checked.subscribe(self, self._checked)
+        self.bench.host_back.subscribe(self, lambda _: self._ask_again())
+        self.bench.project_changed.subscribe(self, lambda _: setattr(self, "_written", None))
+
+    def loaded(self) -> None:
+        few = 0 < sum(shelf.images for shelf in self.shelves) <= UNASKED
+        if few and not (self.check.finished or self.check.running or self.check.failed):
+            self.run_worker(self.do_check(), group="dataset.check", exclusive=True, exit_on_error=False)
+
+    def why_not(self, verb: str) -> str:
+        if not self.bench.project:
+            return "no project is open"
+        match verb:
+            case "add":
+                return ""
+            case "undo" | "redo":
+                return f"there is nothing to {verb}" if self._written and not getattr(self._written, verb) else ""
+            case _ if self.shelf is None:
+                return "the project has no folders: a adds one"
+            case "edit":
+                return "" if self.listed.entry or self.side.editing else "there is no image here"
+            case "check":
+                return "one is under way" if self.check.running else ""
+            case "problem" | "problem_before" | "findings":
+                unknown = "" if self.check.finished else "nothing was checked yet: c checks"
+                return unknown or ("" if self.check.all() else "the check found nothing")
+            case "next_folder" | "folder_before":
+                return "" if len(self.shelves) > 1 else "there is only one folder"
+        return ""
+
+    def copied(self) -> tuple[str, str]:
+        entry = self.listed.entry
+        return (entry.path, "the image's path") if entry else ("", "")
+
+    def go_to(self, path: str) -> None:
+        """Show an image of the project."""
+        self.run_worker(self._go(path), group="go", exclusive=True, exit_on_error=False)
+
+    async def _go(self, path: str) -> bool:
+        await self.known.wait()
+        if self.shelf is not None and self.shelf.path == words.folder(path):
+            found = await self.listed.go(path)
+            self.show_filter(self.listed.find)
+        else:
+            shelf = next((shelf for shelf in self.shelves if shelf.path == words.folder(path)), None)
+            found = shelf is not None
+            if shelf is not None:
+                self.bring(shelf, path)
+        if not found:
+            self.bench.say(f"{clean(path)} is in no folder of this project", "warning")
+        return found
+
+    # --- folders ------------------------------------------------------------------------------------------------------
+
+    async def do_add(self) -> None:
+        start = words.folder(str(self.shelf.table.get("path", ""))) if self.shelf else os.getcwd()
+        if path := await folders.add(self.bench, f"{start}/"):
+            self.wanted = path
+            self._folders_changed()
+
+    async def do_remove(self) -> None:
+        together = [shelf for shelf in self.shelves if shelf.table == self.shelf.table]
+        if await folders.remove(self.bench, self.shelf, together):
+            self._folders_changed()
+
+    async def do_settings(self) -> None:
+        if await folders.settings(self.bench, self.shelf):
+            self._folders_changed()
+
+    def _folders_changed(self) -> None:
+        self.check.forget()
+        self.load()
+
+    def do_next_folder(self) -> None:
+        self._turn(1)
+
+    def do_folder_before(self) -> None:
+        self._turn(-1)
+
+    def _turn(self, step: int) -> None:
+        number = self.shelves.index(self.shelf) if self.shelf in self.shelves else 0
+        self.bring(self.shelves[(number + step) % len(self.shelves)])
+
+    # --- filter -------------------------------------------------------------------------------------------------------
+
+    def do_search(self) -> None:
+        self.query_one(FilterLine).open()
+
+    @on(FilterLine.Filtered)
+    def _filtered(self) -> None:
+        if self._typing is not None:
+            self._typing.stop()
+        self._typing = self.set_timer(TYPING, self._filter_now)
+
+    def _filter_now(self) -> None:
+        self.listed.show(self.shelf, self.query_one(FilterLine).value)
+        self.tell()
+
+    @on(FilterLine.Left)
+    def _left(self) -> None:
+        self._filter_now()
+        self.listed.focus()
+
+    def action_unfilter(self) -> None:
+        self.query_one(FilterLine).action_clear()
+
+    # --- captions -----------------------------------------------------------------------------------------------------
+
+    @on(ImageList.Chosen)
+    def do_edit(self) -> None:
+        if reason := self.why_not("edit"):
+            self.bench.say(reason, "warning")
+            return
+        if self.has_class("-narrow") and not self.has_class("-side"):
+            self._folded = True
+            self.add_class("-side")
+        self.side.edit(self.bench.project, self.listed.entry, self.shelf)
+
+    @on(ImageSide.Ended)
+    def _ended(self) -> None:
+        if self._folded:
+            self._folded = False
+            self.remove_class("-side")
+        self.listed.focus()
+
+    @on(ImageSide.Written)
+    def _saved(self, event: ImageSide.Written) -> None:
+        self._take(event.written)
+
+    def _take(self, written: CaptionWritten) -> None:
+        """A caption has changed."""
+        self._written = written
+        self.check.edited(written.path)
+        entry = self.listed.entry
+        if entry is not None and entry.path == written.path:
+            self.listed.put(msgspec.structs.replace(entry, caption=written.caption, caption_source=written.source))
+        self.listed.reload()
+        self.bench.look_at_actions()
+
+    async def do_undo(self) -> None:
+        await self._step("undo", "undone")
+
+    async def do_redo(self) -> None:
+        await self._step("redo", "redone")
+
+    async def _step(self, verb: str, done: str) -> None:
+        written: CaptionWritten | None = await self.bench.tried(f"captions.{verb}", ProjectRef(name=self.bench.project))
+        if written is not None:
+            self._take(written)
+            said = f"says “{clean(written.caption)}”" if written.caption else "has no caption"
+            more = f"; {getattr(written, verb)} more to {verb}" if getattr(written, verb) else ""
+            self.bench.say(f"{done}: {clean(words.name(written.path))} {said}{more}")
+            await self._go(written.path)
+
+    # --- check --------------------------------------------------------------------------------------------------------
+
+    async def do_check(self) -> None:
+        identity = self.check.begin()
+        self.tell()
+        try:
+            wanted = CheckImages(config=shelves.to_check(self.config), id=identity)
+            await self.bench.call("images.check", wanted)
+        except (UserError, HostError) as error:
+            self.check.give_up(str(error))
+            self.bench.say(f"check: {error}", "error")
+        except HostGone:
+            self.check.give_up()
+        self.tell()
+
+    def _checked(self, told: ImagesChecked) -> None:
+        if not self.check.take(told):
+            return
+        if told.failed:
+            self.bench.say(f"check: {told.failed}", "error")
+        if not self.check.running:
+            self.listed.invalidate()
+            self.look()
+            self.bench.look_at_actions()
+        self.tell()
+
+    def _ask_again(self) -> None:
+        """The host that was checking has died, and there is another."""
+        if self.check.running:
+            self.run_worker(self.do_check(), group="dataset.check", exclusive=True, exit_on_error=False)
+
+    async def do_problem(self) -> None:
+        await self._jump(1)
+
+    async def do_problem_before(self) -> None:
+        await self._jump(-1)
+
+    async def _jump(self, step: int) -> None:
+        listed, places = self.listed, [shelf.path for shelf in self.shelves]
+
+        async def precedes(path: str) -> bool:
+            index = await listed.index_of(path, listed.find)
+            return index is not None and index < listed.cursor
+
+        at = self.shelf.path, listed.entry.path if listed.entry else ""
+        if path := await next_stop(self.check.stops(places), places, at, step, precedes):
+            await self._go(path)
+
+    async def do_findings(self) -> None:
+        signs = words.SIGNS
+        entries = [
+            Entry(f"{signs[one.severity]} {words.name(one.path)}  {one.text}", one, words.folder(one.path))
+            for one in sorted(self.check.all(), key=lambda one: one.severity != "problem")
+        ]
+        chosen = await self.bench.choose("What the check found", entries, "! can't be used   ~ worth a look")
+        if chosen is not None:
+            await self._go(chosen.path)

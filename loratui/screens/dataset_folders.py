@@ -1,0 +1,226 @@
+"""Which folders a project has, and how each is used: adding one, taking one out, its settings.
+
+Every change reads the draft, changes its subsets alone, and writes it. Nothing here touches the folders themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from engine.config import UserError
+from engine.protocol.browse import Draft, ProjectRef, SubsetFolders, SubsetsRef
+from loratui.actions import bindings
+from loratui.client import HostError, HostGone
+from loratui.screens import dataset_shelves as shelves
+from loratui.screens.dataset_shelves import Shelf, Table
+from loratui.screens.dialogs import FRAME
+from loratui.screens.finder import Entry
+from loratui.widgets.columns import clean
+
+if TYPE_CHECKING:
+    from loratui.bench import Bench
+
+NAMED = 12
+"""Folders that are named under a half-typed path."""
+
+
+async def change(bench: Bench, edit: Callable[[list[Table]], list[Table] | None]) -> bool:
+    """Change the subsets of the open project's draft. False where that failed, or `edit` found nothing to change."""
+    draft: Draft | None = await bench.tried("drafts.read", ProjectRef(name=bench.project))
+    if draft is None:
+        return False
+    tables = edit(shelves.subsets(draft.config))
+    if tables is None:
+        bench.say("the project's folders were changed meanwhile; look again", "warning")
+        return False
+    config = shelves.with_subsets(draft.config, tables)
+    written = msgspec.structs.replace(draft, config=config, problem="")
+    return await bench.tried("drafts.write", written) is not None
+
+
+async def add(bench: Bench, start: str) -> str:
+    """Ask for a folder and add it. Its path, or nothing."""
+    taken: list[Table] = []
+    draft: Draft | None = await bench.tried("drafts.read", ProjectRef(name=bench.project))
+    if draft is not None:
+        taken = shelves.subsets(draft.config)
+    text = "A folder of images, or of folders named like `10_ohwx cat`. ⇥ completes."
+    path = await _ask_folder(bench, "Add a folder", text, start, taken)
+    if path and await change(bench, lambda tables: [*tables, {"path": path}]):
+        return path
+    return ""
+
+
+async def remove(bench: Bench, shelf: Shelf, together: Sequence[Shelf]) -> bool:
+    """Take the subset of a shelf out of the project. `together`: all shelves of that subset."""
+    path = clean(str(shelf.table.get("path", "")))
+    images = sum(one.images for one in together)
+    text = f"{path}\nleaves the project, with its settings."
+    if len(together) > 1:
+        text += f" It stands for {len(together)} folders."
+    text += f"\nIts {images:,} images stay where they are." if images else ""
+    if not await bench.confirm("Remove this folder?", text, "Remove"):
+        return False
+    return await change(bench, lambda tables: shelves.changed(tables, shelf.table, None))
+
+
+async def settings(bench: Bench, shelf: Shelf) -> bool:
+    """Show the settings of a shelf's subset, and change them one after another. Whether any was changed."""
+    table, any_changed = shelf.table, False
+    while True:
+        path = str(table.get("path", ""))
+        name = await bench.choose(f"Settings of {path}", _entries(table, path), "⏎ changes one, esc leaves")
+        if name is None:
+            return any_changed
+        new = await _moved(bench, table) if name == "path" else await _set(bench, table, name)
+        if new is None or new == table:
+            continue
+        old = table
+        if not await change(bench, lambda tables, old=old, new=new: shelves.changed(tables, old, new)):
+            return any_changed
+        table, any_changed = new, True
+
+
+def _entries(table: Table, path: str) -> list[Entry]:
+    values = {name: table.get(name, shelves.default(name)) for name in shelves.settings()}
+    texts = {"path": path} | {name: shelves.spelled(value) for name, value in values.items()}
+    helps = {name: shelves.help_for(name) for name in texts}
+    return [Entry(f"{name:<16}{clean(texts[name]) or '–'}", name, helps[name].partition(":")[0]) for name in texts]
+
+
+async def _set(bench: Bench, table: Table, name: str) -> Table | None:
+    value = table.get(name, shelves.default(name))
+    if isinstance(shelves.default(name), bool):
+        text = shelves.spelled(value is not True)
+    else:
+        text = await bench.ask(
+            name, shelves.help_for(name), shelves.spelled(value), lambda text: shelves.wrong(name, text)
+        )
+    return None if text is None else shelves.with_setting(table, name, text)
+
+
+async def _moved(bench: Bench, table: Table) -> Table | None:
+    path = await _ask_folder(bench, "Where is it now?", "", str(table.get("path", "")), [])
+    return table | {"path": path} if path else None
+
+
+async def _ask_folder(bench: Bench, title: str, text: str, start: str, taken: Sequence[Table]) -> str:
+    async def check(path: str) -> str:
+        if any(table.get("path") == path for table in taken):
+            return "this folder is in the project already"
+        try:
+            listed: SubsetFolders = await bench.call("images.subsets", SubsetsRef(subsets=[{"path": path}]))
+        except (UserError, HostError, HostGone) as error:
+            return str(error) or "the host has ended; try again"
+        return "; ".join(
+            f"expected {problem.expected}, found {problem.found}: {problem.advice}" for problem in listed.problems
+        )
+
+    return await bench.push_screen_wait(AskFolder(title, text, start, check)) or ""  # type: ignore[attr-defined]
+
+
+def absolute(text: str) -> str:
+    """What was typed as an absolute path; a `~` is the user's home."""
+    return os.path.abspath(os.path.expanduser(text.strip()))
+
+
+def completions(text: str) -> tuple[str, list[str]]:
+    """What is typed, with as much added as all folders have in common that begin like it; and their names."""
+    head, _, begun = text.rpartition("/")
+    within = os.path.expanduser(head + "/") if "/" in text else "."
+    try:
+        with os.scandir(within) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if entry.name.startswith(begun) and (begun or entry.name[0] != ".") and entry.is_dir()
+            )
+    except (OSError, ValueError):
+        return text, []
+    if not names:
+        return text, []
+    # Letter by letter is what is wanted: these are names, and half a name is a completion.
+    common = os.path.commonprefix(names) + ("/" if len(names) == 1 else "")  # noqa: RUF071
+    return (f"{head}/{common}" if "/" in text else common), names
+
+
+class AskFolder(ModalScreen[str | None]):
+    """A line for the path of a folder. Tab completes; `check` says what is wrong with it, and takes its time."""
+
+    DEFAULT_CSS = (
+        FRAME.format(name="AskFolder")
+        + """
+    AskFolder Input { margin-top: 1; }
+    AskFolder #inside { color: $text-muted; }
+    AskFolder #wrong { color: $text-error; }
+    """
+    )
+    BINDINGS = bindings("dialog")
+
+    def __init__(self, title: str, text: str, value: str, check):
+        """`check`: an async function from an absolute path to what is wrong with it, or an empty text."""
+        super().__init__()
+        self._title, self._text, self._value, self._check = title, text, value, check
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box") as box:
+            box.border_title = Content(self._title)
+            if self._text:
+                yield Static(self._text, markup=False)
+            field = _PathLine(self._value, select_on_focus=False)
+            field.cursor_blink = False
+            yield field
+            yield Static("", id="inside", markup=False)
+            yield Static("", id="wrong", markup=False)
+
+    @on(Input.Changed)
+    def _changed(self) -> None:
+        self.query_one("#wrong", Static).update("")
+        self.run_worker(self._look(complete=False), group="look", exclusive=True, exit_on_error=False)
+
+    def complete(self) -> None:
+        """Type on as far as there is but one way."""
+        self.run_worker(self._look(complete=True), group="look", exclusive=True, exit_on_error=False)
+
+    async def _look(self, complete: bool) -> None:
+        field = self.query_one(Input)
+        typed = field.value
+        longer, names = await asyncio.to_thread(completions, typed)
+        if complete and field.value == typed and longer != typed:
+            field.value, field.cursor_position = longer, len(longer)
+            return
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        self.query_one("#inside", Static).update("  ".join(f"{clean(name)}/" for name in names[:NAMED]) + more)
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        self.run_worker(self._take(event.value), group="take", exclusive=True, exit_on_error=False)
+
+    async def _take(self, typed: str) -> None:
+        path = absolute(typed) if typed.strip() else ""
+        wrong = await self._check(path) if path else "give the path of a folder"
+        if wrong:
+            self.query_one("#wrong", Static).update(f"✗ {wrong}")
+        else:
+            self.dismiss(path)
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+
+class _PathLine(Input):
+    BINDINGS = [("tab", "complete", "complete")]
+
+    def action_complete(self) -> None:
+        self.screen.complete()
