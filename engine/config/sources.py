@@ -124,9 +124,9 @@ class Request:
             return [self._anchored(item, f"{path}[{index}]") for index, item in enumerate(value)]
         if not isinstance(value, str) or not value or not _PATHS.fullmatch(path):
             return value
-        # Path.expanduser raises for a user that does not exist
+        # Path's own functions raise for a user that does not exist, and for a name that is too long for any file
         anchored = self._folders.get(self.origin(path), Path.cwd()) / os.path.expanduser(value)
-        named = path.startswith("model.") and (value == "tiny" or not anchored.exists())
+        named = path.startswith("model.") and (value == "tiny" or not os.path.exists(anchored))
         return value if named else os.path.normpath(anchored)
 
 

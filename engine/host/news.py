@@ -18,6 +18,7 @@ from pathlib import Path
 
 from engine import locks, protocol
 from engine.host import launch, liveness, projects, queue, records
+from engine.host.kept import settled
 from engine.host.pipe import Outbox, bound_log
 from engine.host.server import notification
 from engine.protocol.browse import ProjectSummary
@@ -29,8 +30,6 @@ RECOUNT = 30.0
 """Seconds between two looks at every job."""
 WARM = 60.0
 """Seconds for which a job that has moved is looked at each time."""
-SETTLED_NS = 2_000_000_000
-"""Age from which a folder's time can be trusted: two changes within one tick of its clock look like one."""
 COARSE = 60.0
 """Seconds by which the time of a project must move to be news: its jobs have their own."""
 
@@ -264,7 +263,7 @@ def _folder_mark(path: str) -> Mark:
 
 def _trusted(mark: Mark) -> Mark:
     """A folder's mark, if what comes next will move it; else one that nothing equals."""
-    return mark if mark is None or abs(time.time_ns() - mark[0]) > SETTLED_NS else ()
+    return mark if mark is None or settled(mark[0]) else ()
 
 
 def _folders(path: str) -> set[str]:

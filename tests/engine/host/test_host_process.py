@@ -208,7 +208,7 @@ def test_a_host_looks_things_up_without_anything_heavy(tmp_path):
 import sys
 from pathlib import Path
 from engine.host.methods import Methods
-from engine.protocol import messages
+from engine.protocol import browse, messages
 table = Methods(Path({str(tmp_path)!r}), None).table()
 table["jobs.list"](messages.ListJobs())
 table["queue.list"](messages.Nothing())
@@ -217,6 +217,14 @@ table["devices.list"](messages.Nothing())
 table["adapters.list"](messages.FolderRef(path={str(tmp_path)!r}))
 table["images.list"](messages.FolderRef(path={str(tmp_path)!r}))
 table["bases.resolve"](messages.ResolveBase(base="tiny"))
+table["projects.create"](browse.ProjectRef(name="cats"))
+table["drafts.write"](browse.Draft(project="cats", config={{"model": {{"base": "tiny"}}}}))
+table["drafts.read"](browse.ProjectRef(name="cats"))
+table["projects.rename"](browse.RenameProject(name="cats", to="dogs"))
+table["projects.remove"](browse.ProjectRef(name="dogs"))
+table["workspace.watch"](messages.Nothing())
+subsets = [{{"path": {str(tmp_path)!r}}}]
+table["runs.plan"](browse.PlanRun(config={{"model": {{"base": "tiny"}}, "dataset": {{"subsets": subsets}}}}))
 print(*(name for name in ("torch", "numpy", "diffusers", "transformers", "asyncio") if name in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -232,6 +240,12 @@ HARMLESS = [
     ("queue.list", {}),
     ("queue.move", {"job": "nothing", "position": 2}),
     ("projects.list", {}),
+    ("projects.rename", {"name": "nothing", "to": "nothing else"}),
+    ("projects.remove", {"name": "nothing"}),
+    ("drafts.read", {"name": "nothing"}),
+    ("drafts.write", {"project": "nothing", "preset": "style", "config": {"training": {"steps": 3}}}),
+    ("jobs.log", {"job": "20260101-0000-cat", "offset": -100}),
+    ("runs.plan", {"config": {"model": {"base": "tiny"}, "training": {"steps": 3}}}),
     ("adapters.list", {"path": "/nowhere", "offset": 0, "limit": 100}),
     ("images.list", {"path": "/nowhere", "offset": 10, "limit": 10}),
     ("bases.resolve", {"base": "tiny"}),

@@ -174,6 +174,27 @@ def test_a_pattern_leaves_the_sizes_open_and_nothing_else(tmp_path, folder):
     assert told.adapters == 11 and told.problems == []
 
 
+ODDITIES = [
+    None, True, -1, 0, 1 << 63, 10**400, 1e308, "", "\0", "é😀", [], {}, [[]] * 50, {"a": {}}, "x" * 5000, "../../etc",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODDITIES, ids=lambda odd: repr(odd)[:20])
+def test_nothing_that_a_form_may_hold_is_a_defect(tmp_path, folder, odd):
+    subset = {"path": str(folder("a", *[(64, 64)] * 4))}
+    places = [
+        "dataset.subsets", "dataset.resolution", "dataset.hold_out", "dataset.max_upscale", "model.base",
+        "training.steps", "training.batch", "saving.every", "adapter.sets", "sampling.prompts", "prior.images",
+        "schedule.warmup",
+    ]  # fmt: skip
+    tables = [form(subset, **{section: {field: odd}}) for section, field in (place.split(".") for place in places)]
+    tables += [form(subset) | {name: odd} for name in ("model", "dataset", "training", "sampling", "kind", "name")]
+    tables += [form(subset | {field: odd}) for field in ("path", "repeats", "crops", "class_tokens")]
+    for table in tables:
+        told = planned(tmp_path, table)
+        assert all(isinstance(problem.field, str) for problem in told.problems) and told.disk_free > 0
+
+
 # What it costs
 
 
