@@ -1,0 +1,270 @@
+"""What an adapter file is, told by its header: for lists of thousands, in a millisecond each and without torch.
+
+Names and shapes tell the format, the ranks and what is adapted. Alpha lies among the tensors, so a few bytes are read
+for each kind of module. A file that is only in part of a known format says what else is in it, since a reader that took
+the known part alone would draw other pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from engine.formats import foreign
+from engine.formats.container import MAX_HEADER, read_header, shown
+from engine.formats.said import alphas_said, family_said, trigger_said
+
+MOST_ALPHAS, MOST_RANKS = 16, 64
+"""Alphas that are read, one for each rank in each part, and ranks that are told."""
+
+
+class _Tensor(msgspec.Struct, gc=False):
+    dtype: str = ""
+    shape: list[int] = []
+    data_offsets: tuple[int, int] = (0, 0)
+
+
+class _Metadata(msgspec.Struct):
+    metadata: dict[str, str] = msgspec.field(name="__metadata__", default={})
+
+
+Tensors = Mapping[str, _Tensor]
+_tensors, _metadata = msgspec.json.Decoder(dict[str, _Tensor]), msgspec.json.Decoder(_Metadata)
+
+
+class _Module(NamedTuple):
+    """An adapted module. `width`: of its input; `alpha`: the key of the tensor that would hold it."""
+
+    part: str
+    name: str
+    rank: int
+    width: int
+    alpha: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What a file says. Format, family, ranks, alphas, modules and trigger are those of messages.AdapterHeader."""
+
+    metadata: dict[str, str]
+    tensors: int
+    format: str = ""
+    problem: str = ""
+    """What is in it, where that is no format known here."""
+    family: str = ""
+    ranks: list[int] = field(default_factory=list)
+    alphas: list[float] = field(default_factory=list)
+    modules: dict[str, int] = field(default_factory=dict)
+    trigger: str = ""
+
+
+def outline(path: Path) -> Outline:
+    """What the header of a safetensors file says. Raises UserError where it is none or not whole, and OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        metadata, tensors, start = _header(path, descriptor)
+        name, modules = _recognised(tensors)
+        ranks = sorted({module.rank for module in modules})[:MOST_RANKS]
+        said = family_said(metadata)
+        return Outline(
+            metadata=metadata,
+            tensors=len(tensors),
+            format=name,
+            problem="" if name else _strangers(path, tensors),
+            family=_family(tensors, modules, name) if said is None else said,
+            ranks=ranks,
+            alphas=_alphas(modules, tensors, descriptor, start) or _implied_alphas(name, metadata, ranks),
+            modules=dict(Counter(module.part for module in modules)),
+            trigger=trigger_said(metadata) or _tokens(path, tensors, name),
+        )
+    finally:
+        os.close(descriptor)
+
+
+def glance(path: Path) -> tuple[str, str]:
+    """Family and trigger of `outline`, in a third of its time where the metadata knows the one. Raises as it does."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            metadata = _metadata.decode(_raw(descriptor)).metadata
+            if (family := family_said(metadata)) is not None:
+                return family, trigger_said(metadata)
+    finally:
+        os.close(descriptor)
+    whole = outline(path)
+    return whole.family, whole.trigger
+
+
+def _raw(descriptor: int) -> bytes:
+    """The header of an open file; empty where it can't have one."""
+    prefix = os.pread(descriptor, 8, 0)
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+    room = os.fstat(descriptor).st_size - 8
+    return os.pread(descriptor, length, 8) if 2 <= length <= min(MAX_HEADER, room) else b""
+
+
+def _header(path: Path, descriptor: int) -> tuple[dict[str, str], Tensors, int]:
+    """Metadata, tensors and where their bytes begin. What is odd is left to the reader that finds words for it."""
+    raw, size = _raw(descriptor), os.fstat(descriptor).st_size
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        metadata, tensors = _metadata.decode(raw).metadata, _tensors.decode(raw)
+        tensors.pop("__metadata__", None)
+        if max((tensor.data_offsets[1] for tensor in tensors.values()), default=-1) == size - 8 - len(raw):
+            return metadata, tensors, 8 + len(raw)
+    header = read_header(path)
+    tensors, end = {}, 0
+    for key, info in header.tensors.items():  # in the order of their bytes, without gaps
+        tensors[key] = _Tensor(info.dtype, list(info.shape), (end, end + info.size))
+        end += info.size
+    return header.metadata, tensors, size - end
+
+
+# ---- formats
+
+
+_KOHYA = (".lora_down.weight", ".lora_up.weight", ".alpha")
+_KOHYA_PARTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
+_PEFT = re.compile(r"(.+)\.lora_(A|B)(\.\w+)?\.weight|(.+)\.alpha")
+_PEFT_PART = re.compile(r"(unet|transformer|text_encoder(_\d)?|diffusion_model)\.")
+_CLONEOFSIMO = re.compile(r"(\w+):(\d+):(up|down)|<[^>]+>")
+_TOKEN = re.compile(r"<[^>]+>")
+_EMBEDDED = frozenset({"emb_params", "clip_l", "clip_g"})
+_TEXT_WIDTHS = {768: "sd1", 1024: "sd2", 1280: "sdxl"}
+"""Width of a text encoder, and of its tokens → family."""
+_STATE_WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+"""Width of the text states that a UNet reads → family."""
+
+
+def _recognised(tensors: Tensors) -> tuple[str, list[_Module]]:
+    """The format whose keys are all that the file holds, or none; and the modules, of kohya's naming where it is none.
+
+    Kohya's comes first, as nearly all files are of it.
+    """
+    kohya = list(_kohya(tensors))
+    if kohya and all(key.startswith("lora_") and key.endswith(_KOHYA) for key in tensors):
+        return "kohya", kohya
+    for name, pattern, modules in (("peft", _PEFT, _peft), ("cloneofsimo", _CLONEOFSIMO, _cloneofsimo)):
+        if tensors and all(map(pattern.fullmatch, tensors)) and (found := list(modules(tensors))):
+            return name, found
+    return "embedding" if _is_embedding(tensors) else "", kohya
+
+
+def _kohya(tensors: Tensors) -> Iterator[_Module]:
+    for key, tensor in tensors.items():
+        if key.endswith(".lora_down.weight") and key.startswith("lora_") and _is_down(tensor):
+            stem = key[: -len(".lora_down.weight")]
+            part = stem.split("_", 2)[1]
+            yield _Module(_KOHYA_PARTS.get(part, part), stem, *tensor.shape[:2], f"{stem}.alpha")
+
+
+def _peft(tensors: Tensors) -> Iterator[_Module]:
+    for key, tensor in tensors.items():
+        match = _PEFT.fullmatch(key)
+        if match[2] == "A" and _is_down(tensor):
+            part = _PEFT_PART.match(key)
+            yield _Module(part[1] if part else _guessed_part(key), match[1], *tensor.shape[:2], f"{match[1]}.alpha")
+
+
+def _guessed_part(key: str) -> str:
+    """The part that a module of PEFT's own files, which have no word for it, must be of."""
+    return "text_encoder" if "self_attn" in key or "text_model" in key or ".mlp." in key else "unet"
+
+
+def _cloneofsimo(tensors: Tensors) -> Iterator[_Module]:
+    for key, tensor in tensors.items():
+        match = _CLONEOFSIMO.fullmatch(key)
+        if match[3] == "down" and _is_down(tensor):
+            yield _Module(match[1], match[2], *tensor.shape[:2], "")
+
+
+def _is_down(tensor: _Tensor) -> bool:
+    """Whether it has the shape of a factor: rank by inputs, and perhaps a kernel."""
+    return len(tensor.shape) in (2, 4) and 0 < tensor.shape[0] < 1 << 20
+
+
+def _is_embedding(tensors: Tensors) -> bool:
+    """Learned tokens: of A1111's naming, named by themselves, or one alone under the name of its token."""
+    if not tensors or not all(1 <= len(tensor.shape) <= 2 for tensor in tensors.values()):
+        return False
+    named = all(key in _EMBEDDED or _TOKEN.fullmatch(key) for key in tensors)
+    return named or (len(tensors) == 1 and next(iter(tensors.values())).shape[-1] in _TEXT_WIDTHS)
+
+
+def _tokens(path: Path, tensors: Tensors, name: str) -> str:
+    """The words that stand for the learned tokens of a file: their own, or else the file's name, as A1111 has it."""
+    tokens = [key for key in tensors if _TOKEN.fullmatch(key)]
+    if name == "embedding" and not tokens:
+        tokens = [path.stem] if tensors.keys() <= _EMBEDDED else list(tensors)
+    return shown(", ".join(sorted(tokens))) if name in ("embedding", "cloneofsimo") else ""
+
+
+def _strangers(path: Path, tensors: Tensors) -> str:
+    """What is in a file of no known format, in the words of the table of foreign keys."""
+    others = [key for key in tensors if not (key.startswith("lora_") and key.endswith(_KOHYA))]
+    found = [problem.found for problem in foreign.problems(path.name, others)]
+    return "not understood: " + (" and ".join(found) or "it holds no adapter")
+
+
+# ---- what the modules tell
+
+
+def _family(tensors: Tensors, modules: list[_Module], name: str) -> str:
+    """By the width of the text states that a UNet reads; else by the text encoders; empty where neither tells."""
+    if name == "embedding":
+        widths = {tensor.shape[-1] for tensor in tensors.values()}
+        return "sdxl" if "clip_g" in tensors else _TEXT_WIDTHS.get(min(widths), "")
+    if name == "cloneofsimo":
+        widths = {module.width for module in modules}
+        return next((family for width, family in _STATE_WIDTHS.items() if width in widths), "")
+    for module in modules:
+        if module.name.endswith(("attn2_to_k", "attn2.to_k")):
+            return _STATE_WIDTHS.get(module.width, "")
+    parts = {module.part for module in modules}
+    if parts == {"text_encoder", "text_encoder_2"}:
+        return "sdxl"
+    if parts == {"text_encoder"} and not any(module.name.startswith("lora_te1_") for module in modules):
+        return _TEXT_WIDTHS.get(min(module.width for module in modules), "")
+    deep = any(re.search(r"(down|up|mid|input|output|middle)_block.*transformer_blocks[_.]1[_.]", module.name)
+               for module in modules)  # fmt: skip
+    return "sdxl" if deep else ""
+
+
+def _alphas(modules: list[_Module], tensors: Tensors, descriptor: int, start: int) -> list[float]:
+    """The alphas that occur, by one module of each rank in each part."""
+    keys = {(module.part, module.rank): module.alpha for module in modules if module.alpha in tensors}
+    read = (_number(tensors[key], descriptor, start) for key in list(keys.values())[:MOST_ALPHAS])
+    return sorted({value for value in read if value is not None})
+
+
+_NUMBERS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i"}
+
+
+def _number(tensor: _Tensor, descriptor: int, start: int) -> float | None:
+    """The value of a tensor of one number; None where it is none that JSON could tell."""
+    begin, end = tensor.data_offsets
+    try:
+        data = os.pread(descriptor, end - begin, start + begin) if 0 < end - begin <= 8 else b""
+        if tensor.dtype == "BF16":
+            (value,) = struct.unpack("<f", b"\0\0" + data)
+        else:
+            (value,) = struct.unpack(_NUMBERS.get(tensor.dtype, ""), data)
+    except (OSError, ValueError, struct.error):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _implied_alphas(name: str, metadata: Mapping[str, str], ranks: list[int]) -> list[float]:
+    """Alphas of a file that holds none: those of the metadata in PEFT's files, else the ranks."""
+    if name == "peft":
+        return alphas_said(metadata)
+    return [float(rank) for rank in ranks] if name else []
