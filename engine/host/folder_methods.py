@@ -18,6 +18,7 @@ class FolderMethods:
     def table(self) -> dict[str, Method]:
         return {
             "adapters.list": self.list_adapters,
+            "adapters.remove": self.remove_adapter,
             "images.list": self.list_images,
             "images.subsets": self.expand_subsets,
             "captions.count": self.count_tokens,
@@ -26,10 +27,15 @@ class FolderMethods:
             "captions.redo": self.redo_caption,
         }
 
-    def list_adapters(self, params: browse.FolderRef) -> browse.Adapters:
-        from engine.host import folders
+    def list_adapters(self, params: browse.AdaptersRef) -> browse.Adapters:
+        from engine.host import adapters
 
-        return folders.adapters(params)
+        return adapters.adapters(self._workspace, params)
+
+    def remove_adapter(self, params: browse.FileRef) -> browse.Trashed:
+        from engine.host import adapters
+
+        return adapters.remove(self._workspace, params.path)
 
     def list_images(self, params: browse.FolderRef) -> browse.Images:
         from engine.host import images

@@ -214,7 +214,7 @@ table["jobs.list"](messages.ListJobs())
 table["queue.list"](messages.Nothing())
 table["projects.list"](messages.Nothing())
 table["devices.list"](messages.Nothing())
-table["adapters.list"](messages.FolderRef(path={str(tmp_path)!r}))
+table["adapters.list"](messages.AdaptersRef(folders=[{str(tmp_path)!r}]))
 table["images.list"](messages.FolderRef(path={str(tmp_path)!r}))
 table["bases.resolve"](messages.ResolveBase(base="tiny"))
 table["projects.create"](browse.ProjectRef(name="cats"))
@@ -246,8 +246,14 @@ HARMLESS = [
     ("drafts.write", {"project": "nothing", "preset": "style", "config": {"training": {"steps": 3}}}),
     ("jobs.log", {"job": "20260101-0000-cat", "offset": -100}),
     ("runs.plan", {"config": {"model": {"base": "tiny"}, "training": {"steps": 3}}}),
-    ("adapters.list", {"path": "/nowhere", "offset": 0, "limit": 100}),
-    ("images.list", {"path": "/nowhere", "offset": 10, "limit": 10}),
+    ("adapters.list", {"folders": ["/nowhere"], "offset": 0, "limit": 100, "find": "a -b"}),
+    ("adapters.remove", {"path": "/nowhere/a.safetensors"}),
+    ("images.list", {"path": "/nowhere", "offset": 10, "limit": 10, "find": "a"}),
+    ("images.subsets", {"subsets": [{"path": "/nowhere"}, {}]}),
+    ("captions.count", {"base": "tiny", "texts": ["a cat"]}),
+    ("captions.write", {"project": "default", "path": "/nowhere/a.png", "text": "a cat"}),
+    ("captions.undo", {"name": "default"}),
+    ("captions.redo", {"name": "default"}),
     ("bases.resolve", {"base": "tiny"}),
     ("no.method", {"really": [None]}),
 ]
