@@ -94,6 +94,14 @@ def runs(workspace: Path) -> Iterator[Path]:
         yield from _folders(project / "runs")
 
 
+def named(workspace: Path, name: str) -> list[Path]:
+    """The folders of the jobs with this id: one, unless a person has copied it into another project."""
+    if not name or name.startswith(".") or "/" in name:
+        return []
+    folders = (os.path.join(project, "runs", name) for project in _folders(workspace / "projects"))
+    return [Path(folder) for folder in folders if os.path.isdir(folder)]
+
+
 def adopt_strays(workspace: Path) -> None:
     """Queue the jobs that say they wait and are in no queue: somebody was killed while submitting them."""
     known = set(read(workspace).waiting)

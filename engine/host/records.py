@@ -41,8 +41,11 @@ def find(workspace: Path, name: str) -> Path:
     # os.path's test: Path's own raises for a name that is too long for any folder.
     if name and any(os.path.isfile(os.path.join(name, file)) for file in (protocol.CONFIG, protocol.SUBMISSION)):
         return Path(os.path.abspath(name))
+    matching = queue.named(workspace, name)
+    if len(matching) == 1:
+        return matching[0]
     runs = sorted(queue.runs(workspace), key=lambda run: run.name)
-    matching = [run for run in runs if run.name == name] or [run for run in runs if run.name.endswith(f"-{name}")]
+    matching = matching or [run for run in runs if run.name.endswith(f"-{name}")]
     if len(matching) == 1:
         return matching[0]
     shown = ", ".join(run.name for run in (matching or runs)[-5:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -237,6 +238,20 @@ def test_a_job_is_found_by_id_by_the_end_of_it_and_by_its_folder(workspace, make
     cat, dog = make("cat"), make("hot dog")
     assert jobs.find(workspace, cat.name) == jobs.find(workspace, "cat") == jobs.find(workspace, str(cat)) == cat
     assert jobs.find(workspace, "dog") == dog
+
+
+def test_a_job_is_found_by_its_id_without_a_look_at_all_others(workspace, make, monkeypatch):
+    directory = make("cat", project="a")
+    make("dog", project="b")
+    monkeypatch.setattr(queue, "runs", lambda workspace: pytest.fail("all runs are listed"))
+    assert jobs.find(workspace, directory.name) == directory
+
+
+def test_an_id_that_two_projects_have_is_nobodys(workspace, make):
+    directory = make("cat", project="a")
+    shutil.copytree(directory.parents[1], workspace / "projects" / "b")
+    with pytest.raises(UserError, match="which 2 runs have"):
+        jobs.find(workspace, directory.name)
 
 
 def test_a_name_of_none_or_of_several_is_answered_with_what_there_is(workspace, make):
