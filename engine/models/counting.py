@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import Problem, UserError
 from engine.models.folder import read_config
-from engine.models.resolve import find
+from engine.models.resolve import find_here
 from engine.models.tokenizer import WINDOW, clip_vocabulary, tokenizer_files
 
 if TYPE_CHECKING:
@@ -38,10 +38,15 @@ class Counter:
 
 
 def counter(base: str, field: str = "model.base") -> Counter:
-    """The counter of a base that is named as in a config. Raises UserError where it can't be read."""
-    kind, source = find(base, field, weights=False)
+    """The counter of a base that is named as in a config. Raises UserError where it can't be read.
+
+    No network is asked: of a base that this machine does not have it is CLIP's, as Stable Diffusion 1 has it.
+    """
+    source = find_here(base, field)
+    if source is None:
+        return Counter(clip(), WINDOW)
     window = source.components["text_encoder"].config.get("max_position_embeddings", WINDOW)
-    return Counter(clip() if kind == "file" else saved(source.path / "tokenizer"), window)
+    return Counter(clip() if source.path.is_file() else saved(source.path / "tokenizer"), window)
 
 
 def clip() -> Tokenizer:

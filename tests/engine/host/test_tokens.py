@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from engine.errors import UserError
 from engine.host import tokens
 from engine.host.kept import Kept
 
@@ -12,7 +11,6 @@ from engine.host.kept import Kept
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
     monkeypatch.setattr(tokens, "_counters", Kept(4))
-    monkeypatch.setattr(tokens, "_refusals", {})
 
 
 def test_tokens_are_counted_and_the_limit_is_the_bases(tmp_path):
@@ -25,22 +23,3 @@ def test_the_counter_of_a_base_is_made_once(monkeypatch):
     tokens.count("tiny", ["a cat"])
     monkeypatch.setattr(tokens, "counter", lambda base: pytest.fail("it is there"))
     assert tokens.count("tiny", ["a cat"]).tokens == [2]
-
-
-def test_a_base_that_is_not_there_is_not_looked_for_at_every_key(monkeypatch, tmp_path):
-    looked = []
-
-    def refuse(base):
-        looked.append(base)
-        raise UserError(())
-
-    monkeypatch.setattr(tokens, "counter", refuse)
-    for base in ("a", "a", "b", "b"):
-        with pytest.raises(UserError):
-            tokens.count(base, ["a cat"])
-    assert looked == ["a", "b"]
-    monkeypatch.setattr(tokens, "REFUSED_FOR", -1.0)
-    for _ in range(2):
-        with pytest.raises(UserError):
-            tokens.count("c", ["a cat"])
-    assert looked == ["a", "b", "c", "c"]

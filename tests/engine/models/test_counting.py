@@ -124,6 +124,13 @@ def test_a_base_that_is_none_is_refused(tmp_path):
         counter(str(tmp_path / "missing.safetensors"))
 
 
+def test_a_base_that_would_have_to_be_fetched_is_taken_for_one_with_clips_tokens(monkeypatch, whole):
+    monkeypatch.setattr("engine.models.hub.cached", lambda *_, **__: None)
+    count = counter("somebody/some-base")
+    assert count.limit == 75
+    assert_equal(count, whole)
+
+
 def test_counting_takes_nothing_heavy():
     code = """
 import sys
