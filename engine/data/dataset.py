@@ -42,22 +42,32 @@ class Dataset:
         return caption_files.sources(Caption(item.caption, item.caption_source) for item in everything)
 
 
-def build(
-    request: Request,
-    *,
-    root: Path,
-    resolution: int,
-    step: int,
-    seed: int,
-    count_tokens: Callable[[str], int] | None = None,
-    token_limit: int = 75,
-    progress: Progress | None = None,
-) -> Dataset:
-    """The dataset that a request describes; relative paths lie in `root`. UserError with every problem there is.
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that a look at the images of a request finds, fit to be trained on or not."""
 
-    `resolution` is the training resolution in pixels and `step` what a bucket's sides are multiples of. With
-    `count_tokens`, captions of more than `token_limit` tokens get a note.
-    """
+    folders: list[Folder]
+    captions: list[dict[Path, Caption]]
+    """Of each folder."""
+    facts: dict[Path, Facts]
+    """Of the images that can be used."""
+    notes: list[Note]
+    problems: list[Problem]
+
+    def items(self) -> list[Item]:
+        """The images that can be used, in order."""
+        return [
+            _item(folder, self.facts[path], captions[path])
+            for folder, captions in zip(self.folders, self.captions, strict=True)
+            for path in folder.images
+            if path in self.facts
+        ]
+
+
+def inspect(
+    request: Request, *, root: Path, resolution: int, step: int, progress: Progress | None = None
+) -> Inspection:
+    """Look at every image of a request and raise nothing; the arguments are those of `build`."""
     folders, notes, problems = expand(request.subsets, root)
     captions = []
     for folder in folders:
@@ -74,15 +84,29 @@ def build(
         problems += report.problems
     if not problems:
         problems = _nothing_left(folders, report.facts)
-    if problems:
-        raise UserError(problems)
-    items = [
-        _item(folder, report.facts[path], found[path])
-        for folder, found in zip(folders, captions, strict=True)
-        for path in folder.images
-        if path in report.facts
-    ]
-    notes += report.notes
+    return Inspection(folders, captions, report.facts, notes + report.notes, problems)
+
+
+def build(
+    request: Request,
+    *,
+    root: Path,
+    resolution: int,
+    step: int,
+    seed: int,
+    count_tokens: Callable[[str], int] | None = None,
+    token_limit: int = 75,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The dataset that a request describes; relative paths lie in `root`. UserError with every problem there is.
+
+    `resolution` is the training resolution in pixels and `step` what a bucket's sides are multiples of. With
+    `count_tokens`, captions of more than `token_limit` tokens get a note.
+    """
+    found = inspect(request, root=root, resolution=resolution, step=step, progress=progress)
+    if found.problems:
+        raise UserError(found.problems)
+    items, notes = found.items(), found.notes
     if count_tokens:
         notes += check_lengths(((item.path, item.caption) for item in items), count_tokens, token_limit)
     training, held_out = hold_out([item for item in items if not item.is_reg], request.hold_out, seed)
