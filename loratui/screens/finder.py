@@ -78,7 +78,7 @@ class Finder(ModalScreen[Any]):
     Finder { align: center top; background: $background 60%; }
     Finder .box { width: 90; max-width: 96%; height: auto; max-height: 80%; margin-top: 2; background: $surface;
         border: round $border; border-title-color: $text; border-subtitle-color: $text-muted; }
-    Finder Input { border: none; height: 1; padding: 0 1; background: $surface; }
+    Finder Input, Finder Input:focus { border: none; height: 1; padding: 0 1; background: $surface; }
     Finder VirtualList { height: 16; background: $surface; }
     Finder #note { height: auto; padding: 0 1; color: $text-muted; }
     """
