@@ -1,7 +1,8 @@
 """Figures by step, kept as compactly as the terminal program can: 4 bytes a figure, whatever a run's length.
 
 Steps ascend and each is there once. A value that was not finite is NaN and never reaches a mean. Whoever starts over at
-an earlier step first calls `cut`: what a later attempt says replaces what an earlier one said.
+an earlier step first calls `cut`: what a later attempt says replaces what an earlier one said. An array is only ever
+appended to; for any other change it is replaced by another, so that who draws it can tell.
 """
 
 from __future__ import annotations
@@ -20,20 +21,28 @@ class Curve:
     def __init__(self) -> None:
         self.steps = array("I")
         self.values = array("f")
+        self.best: tuple[int, float] | None = None
+        """Step and value of the least finite figure, the earliest of several."""
 
     def put(self, step: int, value: float | None) -> None:
         """Set the figure of a step; None stands for one that is not finite."""
         index = bisect_left(self.steps, step)
-        if index < len(self.steps) and self.steps[index] == step:
-            self.values[index] = _finite(value)
-        else:
-            self.steps.insert(index, step)
-            self.values.insert(index, _finite(value))
+        if index == len(self.steps):
+            self.steps.append(step)
+            self.values.append(_finite(value))
+            self._compare(index)
+            return
+        behind = index + (self.steps[index] == step)
+        self.steps = self.steps[:index] + array("I", [step]) + self.steps[behind:]
+        self.values = self.values[:index] + array("f", [_finite(value)]) + self.values[behind:]
+        self._look()
 
     def cut(self, step: int) -> None:
         """Forget everything after this step."""
         index = bisect_right(self.steps, step)
-        del self.steps[index:], self.values[index:]
+        if index < len(self.steps):
+            self.steps, self.values = self.steps[:index], self.values[:index]
+            self._look()
 
     def at(self, step: int) -> float | None:
         """The last finite figure at or before this step."""
@@ -42,9 +51,15 @@ class Curve:
                 return self.values[index]
         return None
 
-    def least(self) -> float | None:
-        """The least finite figure."""
-        return min((value for value in self.values if not math.isnan(value)), default=None)
+    def _look(self) -> None:
+        self.best = None
+        for index in range(len(self.values)):
+            self._compare(index)
+
+    def _compare(self, index: int) -> None:
+        value = self.values[index]
+        if value == value and (self.best is None or value < self.best[1]):
+            self.best = self.steps[index], value
 
 
 class Smoothed:
@@ -70,7 +85,7 @@ class Smoothed:
 
     def cut(self, length: int, finite: int) -> None:
         """Go back to the first `length` values, of which so many were finite."""
-        del self.values[length:]
+        self.values = self.values[:length]
         self._weight = 1.0 - self.decay**finite
         self._mean = self.values[-1] * self._weight if finite else 0.0
 
@@ -113,9 +128,9 @@ class Steps:
         length = bisect_right(self.steps, step)
         if length == len(self.steps):
             return
-        for course in (self.steps, self.losses, *self.rates.values()):
-            del course[length:]
-        del self.not_finite[bisect_right(self.not_finite, step) :]
+        self.steps, self.losses = self.steps[:length], self.losses[:length]
+        self.rates = {part: course[:length] for part, course in self.rates.items()}
+        self.not_finite = self.not_finite[: bisect_right(self.not_finite, step)]
         self.smoothed.cut(length, length - len(self.not_finite))
 
     def index(self, step: int) -> int:
@@ -126,7 +141,7 @@ class Steps:
 
     def _level(self, rates: dict[str, float]) -> None:
         """Make room for parts that were not told of so far."""
-        for part in rates.keys() - self.rates.keys():
+        for part in (part for part in rates if part not in self.rates):
             self.rates[part] = array("f", [NAN]) * (len(self.steps) - 1)
 
 

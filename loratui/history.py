@@ -67,6 +67,8 @@ class History:
         self.refused: list[protocol.Refused] = []
         self.outcomes = Outcomes()
         self.lines: list[Line] = []
+        self.lines_gone = 0
+        """Lines that were told before the first of `lines`."""
         self.first = self.last = 0.0
         """Times of the first and last event, seconds since 1970."""
         self.samples_version = 0
@@ -170,6 +172,7 @@ class History:
         self.lines += [Line(event.t, line) for line in text.splitlines() if line.strip()]
         if len(self.lines) > LINES:
             del self.lines[: LINES // 2]
+            self.lines_gone += LINES // 2
 
     def _void(self, step: int) -> None:
         """Nothing counts of what came after a step."""
@@ -227,6 +230,10 @@ class History:
         for row in {row: None for _, row in shown}:
             insort(rows, row)
         return steps, rows, shown
+
+    def sampled(self) -> list[int]:
+        """Steps that have samples, in order."""
+        return sorted({step for step, _ in self._samples if step <= self._reached})
 
     def smooth(self, smoothed: Smoothed) -> None:
         """Take a mean that was made elsewhere from these losses, or from the first of them."""

@@ -182,9 +182,39 @@ def test_a_validation_told_again_replaces_the_one_before():
         curve.put(at, value)
     assert list(curve.steps) == [10, 20, 30, 40]
     assert math.isclose(curve.values[1], 0.25, rel_tol=1e-6)
-    assert math.isclose(curve.least(), 0.1, rel_tol=1e-6)
     assert math.isclose(curve.at(45), 0.1, rel_tol=1e-6)
     assert curve.at(5) is None
+
+
+def test_the_best_validation_is_known_also_after_it_was_replaced_or_forgotten():
+    curve = Curve()
+    for at, value in ((10, 0.3), (20, 0.1), (30, 0.2), (40, None)):
+        curve.put(at, value)
+    assert curve.best[0] == 20
+    curve.put(20, 0.25)
+    assert curve.best[0] == 30
+    curve.cut(25)
+    assert curve.best[0] == 20
+    curve.cut(5)
+    assert curve.best is None
+
+
+def test_an_array_that_was_not_only_appended_to_is_another():
+    """Charts take in what was appended, and everything anew where the array is another."""
+    steps, curve = Steps(0.9), Curve()
+    for number in (10, 20, 30):
+        steps.append(number, 0.1, {"unet": 1.0})
+        curve.put(number, 0.1)
+    arrays = [steps.steps, steps.losses, steps.smoothed.values, steps.rates["unet"], curve.steps, curve.values]
+    steps.append(40, 0.1, {"unet": 1.0})
+    curve.put(40, 0.1)
+    same = [steps.steps, steps.losses, steps.smoothed.values, steps.rates["unet"], curve.steps, curve.values]
+    assert all(one is other for one, other in zip(arrays, same, strict=True))
+    steps.cut(20)
+    curve.put(25, 0.1)
+    others = [steps.steps, steps.losses, steps.smoothed.values, steps.rates["unet"], curve.steps, curve.values]
+    assert all(one is not other for one, other in zip(arrays, others, strict=True))
+    assert list(curve.steps) == [10, 20, 25, 30, 40]
 
 
 def test_a_part_whose_rate_is_told_later_has_none_before():
