@@ -128,7 +128,7 @@ ACTIONS = (
     Action("monitor.log", "Z", "log", "the log in place of the charts, and back", footer=True),
     Action("monitor.retry", "r", "retry", "put a run that was left off back into the queue"),
     Action("monitor.run", "o", "other run…", "watch another run"),
-    Action("monitor.newest", "period", "newest", "let the cursor follow the newest step again"),
+    Action("monitor.newest", "full_stop", "newest", "let the cursor follow the newest step again"),
     Action("monitor.smoother", "right_square_bracket", "smoother", "smooth the loss more"),
     Action("monitor.rougher", "left_square_bracket", "rougher", "smooth the loss less"),
     Action("monitor.logarithmic", "Y", "log scale", "losses on a logarithmic axis, and back"),
@@ -209,7 +209,7 @@ def keymap(wanted: Mapping[str, str], origin: str) -> tuple[dict[str, str], list
 
 
 _NAMES = {
-    "slash": "/", "semicolon": ";", "period": ".", "question_mark": "?", "colon": ":", "enter": "⏎", "escape": "esc",
+    "slash": "/", "semicolon": ";", "full_stop": ".", "question_mark": "?", "colon": ":", "enter": "⏎", "escape": "esc",
     "right_square_bracket": "]", "left_square_bracket": "[", "up": "↑", "down": "↓", "left": "←", "right": "→",
     "pageup": "PgUp", "pagedown": "PgDn", "shift+up": "⇧↑", "shift+down": "⇧↓", "shift+left": "⇧←",
     "shift+right": "⇧→", "shift+tab": "⇧tab", "plus": "+", "minus": "-", "comma": ",",
