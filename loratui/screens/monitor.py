@@ -1,0 +1,215 @@
+"""The monitor: one run, live or long over, as its journal tells it.
+
+Events only go into the history. The screen is brought up to date from it by a timer that exists while there is
+something new, at most twice a second, and not at all while another panel is in front. So what a run costs the terminal
+does not depend on how much it says.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.timer import Timer
+
+from engine.protocol.messages import DeviceFigures, JobSummary
+from loratui import actions, figures
+from loratui.screens import monitor_commands as commands
+from loratui.screens import monitor_text as text
+from loratui.screens.finder import Entry
+from loratui.screens.monitor_asking import Asking
+from loratui.screens.monitor_charts import other_smoothing
+from loratui.screens.monitor_lines import Lines
+from loratui.screens.monitor_run import Followed
+from loratui.screens.monitor_text import Seen
+from loratui.screens.monitor_view import RunView
+from loratui.widgets.panel import Panel
+
+PERIOD = 0.5
+"""Seconds between two updates of the screen."""
+PROMPT = 0.03
+"""Seconds in which what comes together is shown together."""
+PULSE = 15.0
+"""Seconds between two looks at the clock while a run is live: it may have fallen silent."""
+
+
+class MonitorPanel(Asking, Panel):
+    """The panel of one run. `open` shows another; else it is the live one, or the newest of the project."""
+
+    name_ = "monitor"
+    BINDINGS = actions.bindings("monitor", "do('{id}')")
+    DEFAULT_CSS = """
+    MonitorPanel { layout: vertical; }
+    MonitorPanel #title { height: 1; background: $boost; }
+    MonitorPanel #commands { height: 1; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = []
+        self._front = False
+        self._timer: Timer | None = None
+        self._pulse: Timer | None = None
+        self._told = 0.0
+        """When the screen was last brought up to date, monotonic seconds."""
+
+    def compose(self) -> ComposeResult:
+        yield Lines(id="title")
+        yield RunView()
+        yield Lines(id="commands")
+
+    def on_mount(self) -> None:
+        self._run = Followed(self.bench, self._news)
+        self.bench.board_changed.subscribe(self, self._board_changed)
+        self.bench.devices_changed.subscribe(self, self._devices_changed)
+        self.bench.project_changed.subscribe(self, lambda _: self._another_project())
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def shown(self) -> None:
+        self._front = True
+        self.call_later(self._begin)
+
+    def _begin(self) -> None:
+        """The panel is in front: choose a run, unless one was opened with it, and show what came meanwhile."""
+        if self._front:
+            self._run.choose()
+            self._bring()
+            if self._view.log_shown:
+                self._view.show_log(True)
+
+    def hidden(self) -> None:
+        self._front = False
+        self._rest()
+        self._view.rest()
+
+    def on_resize(self) -> None:
+        self._news()
+
+    def _rest(self) -> None:
+        for timer in (self._timer, self._pulse):
+            if timer is not None:
+                timer.stop()
+        self._timer = self._pulse = None
+
+    def remembered(self) -> dict[str, Any]:
+        followed = self._run
+        run = followed.job if followed.chosen else followed.wanted
+        return {"run": run, "smoothing": followed.smoothing, "logarithmic": self._view.chart.log_y}
+
+    def recall(self, state: dict[str, Any]) -> None:
+        self._run.wanted = str(state.get("run", ""))
+        smoothing = state.get("smoothing")
+        if isinstance(smoothing, float) and 0 <= smoothing < 1:
+            self._run.smoothing = smoothing
+        self._view.chart.log_y = state.get("logarithmic") is True
+
+    def open(self, job: str) -> None:
+        """Show this run, until another is chosen."""
+        self._run.open(job)
+
+    def _another_project(self) -> None:
+        self._run.leave_unless_in(self.bench.project)
+        if self._front:
+            self._run.choose()
+
+    def _board_changed(self, changed: set[str]) -> None:
+        if self._run.job in changed or not self._run.job:
+            self._news()
+
+    def _devices_changed(self, told: DeviceFigures) -> None:
+        if self._front:
+            self._view.tell_devices(told)
+
+    # --- what is shown ------------------------------------------------------------------------------------------------
+
+    @property
+    def seen(self) -> Seen | None:
+        """The run as it is now; None where none is shown."""
+        return self._run.seen
+
+    @property
+    def _view(self) -> RunView:
+        return self.query_one(RunView)
+
+    def _news(self) -> None:
+        """Bring the screen up to date before long, together with what else comes until then."""
+        if self._front and self._timer is None:
+            wait = max(PROMPT, PERIOD - (time.monotonic() - self._told))
+            self._timer = self.set_timer(wait, self._bring)
+
+    def _bring(self) -> None:
+        """Bring the screen up to date."""
+        self._rest()
+        self._told = time.monotonic()
+        if not self._run.job:
+            self._run.choose()
+        seen = self.seen
+        title = self.query_one("#title", Lines)
+        if seen is None:
+            title.tell([text.nothing(self.title, self.bench.board.told)])
+        else:
+            title.tell([text.title(seen, self.title, self.size.width)])
+            if seen.live:
+                self._pulse = self.set_timer(PULSE, self._bring)
+            if self._run.details_missing:
+                self.run_worker(self._run.ask_details(), group="details", exclusive=True, exit_on_error=False)
+        self._view.tell(seen)
+        if self.bench.devices is not None:
+            self._view.tell_devices(self.bench.devices)
+        self.tell_commands()
+        self.bench.look_at_actions()
+
+    def tell_commands(self) -> None:
+        """Show how far the last commands have come, the newest first."""
+        seen = self.seen
+        if seen is not None:
+            lines = [
+                commands.told(sent, seen.history.outcomes.of(sent.id), not seen.live, seen.now)
+                for sent in reversed(self.sent[-commands.SHOWN :])
+            ]
+            self.query_one("#commands", Lines).tell([commands.in_line(lines)])
+
+    def _devices_changed(self, told: DeviceFigures) -> None:
+        if self._front:
+            self._view.tell_devices(told)
+
+    def why_not(self, verb: str) -> str:
+        if verb == "run":
+            return "" if self.bench.board.runs() else "there are no runs"
+        return commands.why_not(verb, self.seen, self._view.chart.cursor_x is not None)
+
+    def copied(self) -> tuple[str, str]:
+        row = self.bench.board.run(self._run.job)
+        return self._view.copied() or (row.path if row else "", "the run's folder")
+
+    # --- actions on what is shown -------------------------------------------------------------------------------------
+
+    def do_log(self) -> None:
+        self._view.show_log(not self._view.log_shown)
+
+    async def do_run(self) -> None:
+        board, project = self.bench.board, self.bench.project
+        rows = sorted(board.runs(), key=lambda row: row.project != project)
+        entries = [Entry(f"{row.name}  {row.id}", row.id, _hint(row)) for row in rows]
+        job = await self.bench.choose("Watch which run?", entries)
+        if job is not None:
+            self.open(job)
+
+    def do_newest(self) -> None:
+        self._view.newest()
+        self.bench.look_at_actions()
+
+    def do_logarithmic(self) -> None:
+        self._view.chart.log_y = not self._view.chart.log_y
+
+    async def do_smoother(self) -> None:
+        await self._run.smooth(other_smoothing(self._run.smoothing, 1))
+
+    async def do_rougher(self) -> None:
+        await self._run.smooth(other_smoothing(self._run.smoothing, -1))
+
+
+def _hint(row: JobSummary) -> str:
+    return f"{row.project} · {figures.STATES[row.state]}"

@@ -1,0 +1,72 @@
+"""The log of a run: what its worker printed. It is asked for only while it is looked at, and again only while the run
+is live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.timer import Timer
+
+from engine.protocol.messages import LogRef
+from loratui.widgets.log_view import LogView
+
+INTERVAL = 1.0
+"""Seconds between two looks at the log of a live run."""
+MOST = 4 << 20
+"""Bytes of a log that are shown, from its end."""
+
+
+class RunLog(Vertical):
+    """Shows the log of one run at a time."""
+
+    DEFAULT_CSS = "RunLog { height: 1fr; }"
+
+    def __init__(self, live: Callable[[], bool], *, id: str | None = None, classes: str | None = None):
+        """`live`: whether more may come."""
+        super().__init__(id=id, classes=classes)
+        self._live = live
+        self._job = ""
+        self._end = -MOST
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield LogView(classes="start")
+
+    def watch(self, job: str) -> None:
+        """Show the log of a run, and what is added to it until `rest`."""
+        if job != self._job:
+            self._job = job
+            self._begin()
+        self.rest()
+        self._look()
+
+    def rest(self) -> None:
+        """Ask for nothing more."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    def _begin(self) -> None:
+        self._end = -MOST
+        self.query_one(LogView).clear()
+
+    def _look(self) -> None:
+        self._timer = None
+        self.run_worker(self._read(self._job), group="log", exclusive=True, exit_on_error=False)
+
+    async def _read(self, job: str) -> None:
+        """Read to the end of the log, and look again later where more may come."""
+        again = self._live() and self.display
+        while (piece := await self.app.tried("jobs.log", LogRef(job=job, offset=self._end))) and job == self._job:
+            if piece.size < self._end:
+                self._begin()  # it was begun anew
+                continue
+            self._end = piece.end
+            if piece.text:
+                self.query_one(LogView).append(piece.text)
+            if piece.end >= piece.size or not piece.text:
+                break
+        if again and job == self._job:
+            self._timer = self.set_timer(INTERVAL, self._look)
