@@ -135,7 +135,7 @@ ACTIONS = (
     # Adapters
     Action("adapters.search", "slash", "filter", "show files that have these words: name, family, trigger; -word: have not", footer=True),
     Action("adapters.details", "i,enter", "details", "all of the file's metadata, and back", footer=True),
-    Action("adapters.copy", "", "copy path", "copy the file's path", footer=True),
+    Action("adapters.copy", "", "copy path", "copy the file's path"),
     Action("adapters.trash", "d", "trash", "move the file to the trash", footer=True, destructive=True),
     Action("adapters.reload", "r", "reload", "look into the folders again", footer=True),
     # Widgets

@@ -120,7 +120,7 @@ class AdaptersPanel(Panel):
 
     @on(VirtualList.Visible)
     def _visible(self, event: VirtualList.Visible) -> None:
-        self._pages.want(event.start, event.stop)
+        self._pages.want(event.rows.start, event.rows.stop)
 
     @on(VirtualList.Moved)
     def _tell(self) -> None:

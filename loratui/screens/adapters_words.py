@@ -42,7 +42,7 @@ def adapter_row(found: AdapterHeader, width: int, now: float) -> Text:
     stem = name_of(found).removesuffix(".safetensors")
     age = figures.age(found.modified, now)
     if found.problem or not found.format:
-        why = "can't be read" if found.problem else "not understood"
+        why = "unreadable" if found.problem else "unknown kind"
         return row(COLUMNS, widths, [f"! {stem}", "?", "–", figures.size(found.bytes), why, age])
     kind = "token" if found.format == "embedding" else ranks(found.ranks)
     return row(COLUMNS, widths, [stem, found.family or "?", kind, figures.size(found.bytes), origin(found), age])

@@ -41,7 +41,7 @@ def library(tmp_path) -> Settings:
 
 async def test_files_of_the_library_are_listed_with_what_their_headers_say(open_desk, library):
     async with open_desk(settings=library, panel="adapters") as desk:
-        await desk.sees("3 files", "film-grain", "r4", "cat-rank", "r16", "! broken-thing", "can't be read")
+        await desk.sees("3 files", "film-grain", "r4", "cat-rank", "r16", "! broken-thing", "unreadable")
 
 
 async def test_files_of_the_open_projects_runs_come_with_their_run_and_step(open_desk, record):
@@ -81,7 +81,7 @@ async def test_a_file_is_trashed_after_a_question_whose_default_is_no(open_desk,
         desk.panel.go_to(str(path))
         await desk.until(lambda: desk.panel.copied()[0] == str(path), "the cursor on the file")
         await desk.press("d")
-        await desk.sees("Trash this file?", str(path)[-40:])
+        await desk.sees("Trash this file?", "film-grain.safetensors")
         await desk.press("enter")
         await desk.no_longer_sees("Trash this file?")
         assert path.exists()
