@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.host.pipe import Outbox
-from engine.host.server import Method
+from engine.host.server import Method, Then
 from engine.protocol import browse
+from engine.protocol.base import Nothing
+
+if TYPE_CHECKING:
+    from engine.host.checks import Checks
 
 
 class FolderMethods:
@@ -21,6 +27,7 @@ class FolderMethods:
             "adapters.remove": self.remove_adapter,
             "images.list": self.list_images,
             "images.subsets": self.expand_subsets,
+            "images.check": self.check_images,
             "captions.count": self.count_tokens,
             "captions.write": self.write_caption,
             "captions.undo": self.undo_caption,
@@ -47,6 +54,9 @@ class FolderMethods:
 
         return images.subsets(params.subsets)
 
+    def check_images(self, params: browse.CheckImages) -> Then:
+        return Then(Nothing(), functools.partial(self._checks.start, params))
+
     def count_tokens(self, params: browse.CountTokens) -> browse.TokenCounts:
         from engine.host import tokens
 
@@ -66,3 +76,9 @@ class FolderMethods:
         from engine.host import edits
 
         return edits.redo(self._workspace, params.name)
+
+    @functools.cached_property
+    def _checks(self) -> Checks:
+        from engine.host.checks import Checks
+
+        return Checks(self._outbox)
