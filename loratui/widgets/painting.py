@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 
 from rich.cells import get_character_cell_size
+from rich.color import ColorSystem
 from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.style import Style
@@ -96,14 +97,27 @@ class SpansUpdate(ChopsUpdate):
     """The update of some spans of the screen. `chops` are the pieces of each line by their first cell."""
 
     def render_segments(self, console: Console) -> str:
-        written = []
+        written: list[str] = []
+        color_system = console._color_system or ColorSystem.TRUECOLOR
+        colours = ""
+        for x, y, strip in self._pieces():
+            written.append(Control.move_to(x, y).segment.text)
+            for text, style, _ in strip:
+                # Colours are sent where they change, and not again with every piece.
+                wanted = Strip.render_ansi(style, color_system) if style and not style.link else ""
+                if wanted != colours:
+                    written.append(f"\x1b[0;{wanted}m" if wanted else "\x1b[0m")
+                    colours = wanted
+                written.append(Strip.render_style(style, text, color_system) if style and style.link else text)
+        return "".join([*written, "\x1b[0m"])
+
+    def _pieces(self) -> Iterator[tuple[int, int, Strip]]:
+        """What to write where."""
         for y, x1, x2 in self.spans:
             for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
                 start, stop = max(x, x1), min(end, x2)
                 if strip is not None and start < stop:
-                    written.append(Control.move_to(start, y).segment.text)
-                    written.append(strip.crop(start - x, stop - x).render(console))
-        return "".join(written)
+                    yield start, y, strip.crop(start - x, stop - x)
 
 
 def _cells(strip: Strip) -> tuple[list[str], list[Style | None]]:
