@@ -17,16 +17,17 @@ from loratui import figures
 from loratui.draft import SUBSETS, Setup, place
 from loratui.draft_fields import Leaf, leaves, limits, spelled
 from loratui.widgets.columns import clean
+from loratui.widgets.form_lines import Line
 from loratui.widgets.form_rows import FormRow, Looks
 
 BASE, ALPHA, RANK, PROJECT = "model.base", "adapter.alpha", "adapter.rank", "project"
-ELSEWHERE = {SUBSETS: "2 adds and edits them", PROJECT: "the open project"}
+ELSEWHERE = {SUBSETS: "edited in the dataset panel: 2", PROJECT: "the open project"}
 """Fields that are not edited here, and what is said of that."""
 TOP = "Run"
 """Heading of the fields at the config's root."""
 ADVANCED = "/advanced"
-PARTS = 3
-"""Parts of a path from which on only its end is shown."""
+SHORT = 28
+"""Characters of a path that are shown."""
 
 
 @dataclass
@@ -169,8 +170,10 @@ def _index(dotted: str, path: str) -> int:
 
 def _short(text: str) -> str:
     """The end of a long path, which is what tells it from others."""
-    path = PurePath(text)
-    return f"…/{'/'.join(path.parts[1 - PARTS :])}" if path.is_absolute() and len(path.parts) > PARTS + 1 else text
+    if len(text) <= SHORT or not text.startswith("/"):
+        return text
+    parent, name = PurePath(text).parts[-2:]
+    return f"…/{parent}/{name}" if len(parent) + len(name) + 3 <= SHORT else f"…/{name}"
 
 
 def words(problem: Problem) -> str:
@@ -196,7 +199,7 @@ def field_of(key: str) -> Leaf | None:
     return leaves().get(key.partition("[")[0])
 
 
-def help_lines(setup: Setup, problems: Sequence[Problem], key: str, looks: Looks) -> list[Text]:
+def help_lines(setup: Setup, problems: Sequence[Problem], key: str, looks: Looks) -> list[Line]:
     """What is to be said of the row at the cursor."""
     leaf = field_of(key)
     mine = [problem for problem in problems if place(problem.field) == (leaf.path if leaf else key)]
@@ -211,13 +214,16 @@ def help_lines(setup: Setup, problems: Sequence[Problem], key: str, looks: Looks
         index = _index(key, leaf.path)
         if index >= 0:
             mine = [problem for problem in mine if _index(problem.field, leaf.path) in (index, -1)]
-        found = [Text.assemble((leaf.path, "bold"), "  ", clean(leaf.help)), Text(_expected(setup, leaf), style="dim")]
-        if index >= 0 and isinstance(value := setup.value(leaf.path), list) and index < len(value):
-            found.append(Text(clean(_whole(leaf, value[index])), style="dim"))
+        value = setup.value(leaf.path)
+        if isinstance(value, list) and index in range(len(value)):
+            found = [Text.assemble((key, "bold"), "  ", clean(_whole(leaf, value[index])))]
+        else:
+            found = [Text.assemble((leaf.path, "bold"), "  ", clean(leaf.help))]
+        found.append(Text(_expected(setup, leaf), style="dim"))
     for problem in mine:
-        found.append(Text(clean(f"✗ {words(problem)}"), style=looks.wrong))
+        found.append((Text("✗ ", looks.wrong), Text(clean(words(problem)), looks.wrong)))
         if told := advice(problem):
-            found.append(Text(clean(f"  → {told}"), style="dim"))
+            found.append((Text("  → "), Text(clean(told), style="dim")))
     return found
 
 

@@ -13,6 +13,7 @@ from engine.protocol.messages import BaseSummary
 from loratui import figures
 from loratui.screens.train_rows import advice, words
 from loratui.widgets.columns import clean
+from loratui.widgets.form_lines import Line
 from loratui.widgets.form_rows import Looks
 
 LABEL = 11
@@ -22,9 +23,9 @@ SHAPES = 6
 
 def side_lines(
     plan: RunPlan | None, trouble: str, problems: Sequence[Problem], base: BaseSummary | None, looks: Looks
-) -> list[Text]:
+) -> list[Line]:
     """What the panel's side says: the arithmetic, then all problems. `trouble`: why there is no arithmetic."""
-    found: list[Text] = []
+    found: list[Line] = []
     if plan is not None and plan.text:
         found += [Text(clean(plan.text)), Text("")]
     if base is not None:
@@ -41,7 +42,7 @@ def side_lines(
     return found
 
 
-def _figures(plan: RunPlan) -> list[Text]:
+def _figures(plan: RunPlan) -> list[Line]:
     """The rows of the arithmetic; those that say nothing are left out."""
     rows = []
     if plan.images:
@@ -56,9 +57,9 @@ def _figures(plan: RunPlan) -> list[Text]:
         rows.append(("epoch", f"{plan.per_epoch:,} images · {figures.number(plan.steps_per_epoch, 4)} steps"))
     if plan.views_per_image:
         rows.append(("views", f"{figures.number(plan.views_per_image, 3)} of each image"))
-    if plan.buckets:
-        more = f" and {len(plan.buckets) - SHAPES} more" if len(plan.buckets) > SHAPES else ""
-        rows.append(("buckets", f"{', '.join(plan.buckets[:SHAPES])}{more}"))
+    rows += [("" if index else "buckets", shape) for index, shape in enumerate(plan.buckets[:SHAPES])]
+    if len(plan.buckets) > SHAPES:
+        rows.append(("", f"and {len(plan.buckets) - SHAPES} shapes more"))
     if plan.adapters:
         rows.append(("adapters", _times(plan.adapters, plan.adapter_bytes)))
     if plan.states:
@@ -68,27 +69,27 @@ def _figures(plan: RunPlan) -> list[Text]:
     return [_row(label, text) for label, text in rows]
 
 
-def _disk(plan: RunPlan, looks: Looks) -> list[Text]:
+def _disk(plan: RunPlan, looks: Looks) -> list[Line]:
     free = figures.size(plan.disk_free)
     if plan.disk_bytes is None:
         return [_row("disk", f"{free} free")] if plan.disk_free else []
-    row = _row("disk", f"{figures.size(plan.disk_bytes)} of {free} free")
+    head, body = _row("disk", f"{figures.size(plan.disk_bytes)} of {free} free")
     if plan.disk_bytes > plan.disk_free:
-        row.append("  ! it does not fit", looks.wrong)
-    return [row]
+        body.append("  ! it does not fit", looks.wrong)
+    return [(head, body)]
 
 
 def _times(count: int, each: int | None) -> str:
     return f"{count:,}" + (f" × {figures.size(each)}" if each else "")
 
 
-def _row(label: str, text: str) -> Text:
-    return Text.assemble((f"{label:<{LABEL}}", "dim"), clean(text))
+def _row(label: str, text: str) -> tuple[Text, Text]:
+    return Text(f"{label:<{LABEL}}", style="dim"), Text(clean(text))
 
 
-def _problem(problem: Problem, looks: Looks) -> list[Text]:
-    found = [Text.assemble(("✗ ", looks.wrong), (clean(problem.field or problem.where), "bold"))]
-    found.append(Text(clean(f"  {words(problem)}")))
+def _problem(problem: Problem, looks: Looks) -> list[Line]:
+    found: list[Line] = [(Text("✗ ", looks.wrong), Text(clean(problem.field or problem.where), style="bold"))]
+    found.append((Text("  "), Text(clean(words(problem)))))
     if told := advice(problem):
-        found.append(Text(clean(f"  → {told}"), style="dim"))
+        found.append((Text("  → "), Text(clean(told), style="dim")))
     return found

@@ -30,7 +30,7 @@ def list_as_text(leaf: Leaf, value: Any) -> str:
     if leaf.way == "lines":
         return "\n".join(map(str, value))
     if value and all(isinstance(item, dict) for item in value):
-        return tomli_w.dumps({leaf.name: value})
+        return "\n".join(f"[[{leaf.name}]]\n{tomli_w.dumps(item)}" for item in value)
     return _example(leaf)
 
 

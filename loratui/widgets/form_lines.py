@@ -14,6 +14,9 @@ from loratui.actions import bindings
 from loratui.widgets.movement import Movement
 from loratui.widgets.painting import PaintsChanges
 
+Line = Text | tuple[Text, Text]
+"""A line, or a head and a body: of a body that is wrapped, the rest stands below its beginning."""
+
 
 class Lines(Movement, PaintsChanges, ScrollView, can_focus=True, inherit_bindings=False):
     """Scrolls by the keys of lists. What it is given must hold nothing that steers a terminal: see `columns.clean`."""
@@ -28,20 +31,26 @@ class Lines(Movement, PaintsChanges, ScrollView, can_focus=True, inherit_binding
     def __init__(self, *, id: str | None = None, can_focus: bool = True):
         super().__init__(id=id)
         self.can_focus = can_focus
-        self._given: list[Text] = []
+        self._given: list[Line] = []
         self._wrapped: list[Text] = []
 
-    def show(self, lines: Sequence[Text]) -> None:
+    def show(self, lines: Sequence[Line]) -> None:
         """Show these lines in place of others."""
-        if lines != self._given:
-            self._given = list(lines)
-            self._wrap()
-            self.repaint()
+        self._given = list(lines)
+        self._wrap()
+        self.repaint()
 
     def _wrap(self) -> None:
         width = max(1, self.size.width - self.scrollbar_size_vertical)
-        self._wrapped = [part for line in self._given for part in (line.wrap(self.app.console, width) or [line])]
+        self._wrapped = [part for line in self._given for part in self._parts(line, width)]
         self.virtual_size = Size(0, len(self._wrapped))
+
+    def _parts(self, line: Line, width: int) -> list[Text]:
+        """A line as the lines that it takes."""
+        head, body = (Text(), line) if isinstance(line, Text) else line
+        wrapped = body.wrap(self.app.console, max(1, width - head.cell_len)) or [Text()]
+        heads = [head] + [Text(" " * head.cell_len)] * (len(wrapped) - 1)
+        return [Text.assemble(head, part) for head, part in zip(heads, wrapped, strict=True)]
 
     def on_resize(self) -> None:
         self._wrap()

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from loratui.widgets.columns import clean, cut
 
-ROOMY = 60
-"""Cells of a row from which on labels have all the room that they like."""
+LABELS = ((100, 26), (56, 20), (0, 16))
+"""From so many cells of a row on, labels have so many of them, the gap included."""
 GAP = 2
 LEAST_VALUE = 10
-NUMBER = 16
+NUMBER = 12
 """Cells in which a number is typed."""
 
 
@@ -49,7 +49,7 @@ class Looks:
 
 def label_width(width: int) -> int:
     """Cells of the labels' column, the gap behind it included."""
-    return 24 if width >= ROOMY else 16
+    return next(cells for least, cells in LABELS if width >= least)
 
 
 def editor_width(width: int, wide: bool) -> int:
