@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -101,7 +102,8 @@ def _beside(image: Path, notes: list[Note], problems: list[Problem]) -> Caption 
 def _read(file: Path, notes: list[Note], problems: list[Problem]) -> str | None:
     """The file's text, or None if there is no such file or it can't be read (which is a problem)."""
     try:
-        content = file.read_bytes()
+        with open(file, "rb", opener=_unwaiting) as opened:
+            content = opened.read() or b""
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -116,6 +118,11 @@ def _read(file: Path, notes: list[Note], problems: list[Problem]) -> str | None:
     if encoding:
         notes.append(Note("caption file is not UTF-8", shown(file), f"read as {encoding}"))
     return text
+
+
+def _unwaiting(path: str, flags: int) -> int:
+    """Opens a file without waiting for anything to come: a pipe of that name would never end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _key(name: str) -> str:

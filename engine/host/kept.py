@@ -42,10 +42,6 @@ class Kept:
                 self._values.popitem(last=False)
         return value
 
-    def clear(self) -> None:
-        with self._mutex:
-            self._values.clear()
-
 
 def settled(changed: int) -> bool:
     """Whether another change would show in a time (nanoseconds since 1970) that was just read."""

@@ -147,6 +147,14 @@ def test_a_home_is_understood(tmp_path, monkeypatch):
     assert listed("~").images[0].path == str(tmp_path / "a.png")
 
 
+def test_a_pipe_in_place_of_a_caption_holds_nothing_up(tmp_path):
+    picture(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "a.txt")
+    (tmp_path / "a.caption").write_text("a cat")
+    assert listed(tmp_path).images[0].caption == "a cat"
+    assert found(tmp_path, "cat") == ["a.png"]
+
+
 # ---- find
 
 
@@ -230,10 +238,12 @@ def test_captions_are_read_once_for_all_finds_in_an_untouched_folder(cats, monke
 
 
 def test_a_page_reads_no_captions_but_its_own(cats, monkeypatch):
-    read = []
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), b"a cat")[1])
+    opened, really = [], os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *given, **more: (opened.append(Path(path).name), really(path, *given, **more))[1]
+    )
     listed(cats, limit=1)
-    assert set(read) <= {"sofa-1.txt", "metadata.jsonl"}
+    assert set(opened) == {"sofa-1.txt", "sofa-1.png", "metadata.jsonl"}
 
 
 @pytest.mark.parametrize("slow", [1e-4, 0.0], ids=["quick", "slow"])
