@@ -26,21 +26,44 @@ class Kept:
     def __init__(self, most: int):
         self._most = most
         self._values: OrderedDict[Hashable, tuple[Any, Any]] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
         self._mutex = threading.Lock()
 
     def get(self, key: Hashable, stamp: Any, make: Callable[[], Any], lasting: bool = True) -> Any:
-        """The value under `key`, made anew unless it was made at the same stamp. `lasting`: whether it may be kept."""
+        """The value under `key`, made anew unless it was made at the same stamp. `lasting`: whether it may be kept.
+
+        Who asks for a value that is just being made waits for it: a search is asked for at each key that is typed.
+        """
         with self._mutex:
-            if key in self._values and self._values[key][0] == stamp:
-                self._values.move_to_end(key)
+            if self._holds(key, stamp):
                 return self._values[key][1]
-        value = make()
+            turn = self._making.setdefault(key, threading.Lock()) if lasting else threading.Lock()
+        with turn:
+            with self._mutex:
+                if self._holds(key, stamp):
+                    return self._values[key][1]
+            try:
+                value = make()
+                if lasting:
+                    self._keep(key, stamp, value)
+                return value
+            finally:
+                with self._mutex:
+                    if self._making.get(key) is turn:
+                        del self._making[key]
+
+    def _holds(self, key: Hashable, stamp: Any) -> bool:
+        held = key in self._values and self._values[key][0] == stamp
+        if held:
+            self._values.move_to_end(key)
+        return held
+
+    def _keep(self, key: Hashable, stamp: Any, value: Any) -> None:
         with self._mutex:
-            if lasting:
-                self._values[key] = (stamp, value)
+            self._values[key] = (stamp, value)
+            self._values.move_to_end(key)
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
-        return value
 
 
 def settled(changed: int) -> bool:
