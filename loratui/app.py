@@ -48,7 +48,7 @@ class Workbench(PaintsSpans, Hosted, Themed):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = actions.bindings("app", "app.do('{id}')")
     CSS = """
-    Screen { layers: base; background: $background; }
+    Front { background: $background; }
     #panels { height: 1fr; }
     Toast { max-width: 80; }
     """

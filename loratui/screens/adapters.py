@@ -23,6 +23,8 @@ from loratui.widgets.filter_line import FilterLine
 from loratui.widgets.panel import Panel
 from loratui.widgets.virtual_list import VirtualList
 
+NONE = "none: runs leave theirs here, and app.adapters in settings.toml names more folders"
+
 
 class AdaptersPanel(Panel):
     """A list of files, and what is known of the one at the cursor."""
@@ -48,7 +50,7 @@ class AdaptersPanel(Panel):
         with Vertical(classes="main framed", id="left") as left:
             left.border_title = Content(self.title)
             yield FilterLine(id="filter")
-            yield VirtualList(self._row, header=adapters_header, empty="no adapters", id="listed", classes="start")
+            yield VirtualList(self._row, header=adapters_header, empty=NONE, id="listed", classes="start")
         with VerticalScroll(classes="side framed", id="right", can_focus=True):
             yield Static("", id="details", markup=False)
 
@@ -90,8 +92,8 @@ class AdaptersPanel(Panel):
         where = [self.bench.project] if self.bench.project else []
         count = len(self.bench.library)
         where += [f"{count} library folder{'s' * (count > 1)}"] if count else []
-        places = " + ".join(where) or "no project is open, and settings.toml names no app.adapters"
-        self.query_one("#left").border_title = Content(f"{self.title} ── {places} · {total:,} files")
+        counted = f"{total:,} file{'s' * (total != 1)}"
+        self.query_one("#left").border_title = Content(" · ".join([f"{self.title} ── {' + '.join(where)}", counted]))
         selected = self._selected()
         self._wanted = self._wanted or (selected.path if selected else "")
         self.query_one(VirtualList).set_count(total)

@@ -95,9 +95,9 @@ async def test_a_file_is_trashed_after_a_question_whose_default_is_no(open_desk,
 
 async def test_without_files_the_panel_says_where_they_would_come_from(open_desk):
     async with open_desk(panel="adapters") as desk:
-        await desk.sees("no adapters", "app.adapters")
+        await desk.sees("0 files", "none: runs leave theirs here")
 
 
 async def test_a_library_folder_that_is_gone_is_said(open_desk, tmp_path):
     async with open_desk(settings=Settings(app=App(adapters=[str(tmp_path / "gone")])), panel="adapters") as desk:
-        await desk.until(lambda: "gone" in desk.said(), "word of it")
+        await desk.sees("! gone", "unreadable", "expected a folder")
