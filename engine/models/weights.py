@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import Problem, UserError
 from engine.formats.container import TensorInfo, read_header
-from engine.models.pickles import StoredTensor, read_pickle
+from engine.formats.pickles import StoredTensor, read_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from engine.errors import UserError
-from engine.models.pickles import LEGACY_MAGIC, StoredTensor, read_pickle
+from engine.formats.pickles import LEGACY_MAGIC, StoredTensor, read_pickle
 from engine.models.weights import open_weights
 
 LAYOUTS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
