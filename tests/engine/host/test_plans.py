@@ -11,14 +11,15 @@ from engine.config import Request, Train
 from engine.data import headers, plan
 from engine.data.dataset import build
 from engine.host import images, plans
+from engine.host.kept import Kept
 from engine.models import resolve, sizes
 from engine.protocol.browse import RunPlan
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
-    for kept in (plans._bases, plans._contents, images._sizes):
-        kept.clear()
+    for module, name in ((plans, "_bases"), (plans, "_contents"), (images, "_sizes")):
+        monkeypatch.setattr(module, name, Kept(100))
 
 
 @pytest.fixture
