@@ -222,7 +222,7 @@ class Workbench(PaintsSpans, Hosted, Themed):
         if verb in actions.PANELS:
             await self.bring(verb)
         else:
-            self.run_worker(getattr(everywhere, verb)(self), group=identity, exclusive=True, exit_on_error=True)
+            self.run_worker(functools.partial(getattr(everywhere, verb), self), group=identity, exclusive=True)
 
     def focused_targets(self) -> list[str]:
         """Targets of actions from where the focus is outwards: a list, a chart, the panel."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.text import Text
@@ -124,7 +125,7 @@ class Finder(ModalScreen[Any]):
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
-        self.run_worker(self._search(event.value), group="search", exclusive=True)
+        self.run_worker(partial(self._search, event.value), group="search", exclusive=True)
 
     async def _search(self, query: str) -> None:
         entries = self._entries

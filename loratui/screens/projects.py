@@ -5,6 +5,7 @@ Everything shown is the board's, which the host keeps up to date; only the words
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rich.text import Text
@@ -118,7 +119,7 @@ class ProjectsPanel(Panel):
 
     def _facts(self) -> None:
         if self.bench.project:
-            self.run_worker(self._ask_facts(self.bench.project), group="facts", exclusive=True, exit_on_error=False)
+            self.run_worker(partial(self._ask_facts, self.bench.project), group="facts", exclusive=True)
         else:
             self.query_one("#facts", Static).update("")
 
@@ -166,7 +167,7 @@ class ProjectsPanel(Panel):
         run = self._run()
         self.query_one("#story", Static).update(story_of(run, None) if run else "")
         if run is not None and run.state in ("failed", "refused", "crashed", "stalled"):
-            self.run_worker(self._ask_story(run), group="story", exclusive=True, exit_on_error=False)
+            self.run_worker(partial(self._ask_story, run), group="story", exclusive=True)
         self.bench.look_at_actions()
 
     async def _ask_story(self, run: JobSummary) -> None:

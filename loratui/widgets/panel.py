@@ -7,9 +7,11 @@ A panel `x` has a method `do_<verb>` for each action `x.<verb>` of the table. As
 from __future__ import annotations
 
 import inspect
+import itertools
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.containers import Container
+from textual.widget import Widget
 
 from loratui import actions
 
@@ -73,18 +75,25 @@ class Panel(Container):
         if reason:
             self.bench.say(f"{action.label}: {reason}", "warning")
             return
-        done = getattr(self, f"do_{action.verb}")()
-        if inspect.isawaitable(done):
-            self.run_worker(done, group=identity, exclusive=True, exit_on_error=False)
+        method = getattr(self, f"do_{action.verb}")
+        if inspect.iscoroutinefunction(method):
+            self.run_worker(method, group=identity, exclusive=True)
+        else:
+            method()
 
     def fold_over(self) -> bool:
         """On a narrow screen, bring the folded side over or put it back. False where nothing is folded."""
         if not self.has_class("-narrow") or not self.query(".side"):
             return False
         self.toggle_class("-side")
-        wanted = ".side" if self.has_class("-side") else ".main"
-        for widget in self.query(f"{wanted}, {wanted} *"):
-            if widget.focusable:
-                widget.focus()
-                break
+        wanted = "side" if self.has_class("-side") else "main"
+        there = [widget for widget in self.query(f".{wanted}, .{wanted} *") if _could_focus(widget, wanted)]
+        for widget in sorted(there, key=lambda widget: not widget.has_class("start"))[:1]:
+            widget.focus()
         return True
+
+
+def _could_focus(widget: Widget, column: str) -> bool:
+    """Whether a widget could take the focus if its column were shown, which it will be only after the next layout."""
+    inside = itertools.takewhile(lambda node: not node.has_class(column), widget.ancestors_with_self)
+    return widget.focusable and all(node.display for node in inside)
