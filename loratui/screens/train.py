@@ -21,7 +21,7 @@ from loratui.screens.train_keeper import Keeper
 from loratui.screens.train_pane import FieldPane
 from loratui.screens.train_rows import counted
 from loratui.screens.train_side import side_lines
-from loratui.widgets.form import Form
+from loratui.widgets.form import Form, looks_of
 from loratui.widgets.form_lines import Lines
 from loratui.widgets.panel import Panel
 
@@ -67,7 +67,8 @@ class TrainPanel(Panel):
         keeper, setup = self.keeper, self.keeper.setup
         self.pane.show()
         problems = keeper.problems()
-        lines = side_lines(keeper.plan, keeper.plan_trouble, problems, keeper.facts, self.pane.looks) if setup else []
+        base, plan, trouble = keeper.base_in_words(), keeper.plan, keeper.plan_trouble
+        lines = side_lines(base, plan, trouble, problems, looks_of(self)) if setup else []
         self.query_one("#this-run", Lines).show(lines)
         self.query_one("#side").border_title = Content("this run …" if setup and keeper.planning else "this run")
         title = [self.title]

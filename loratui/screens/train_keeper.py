@@ -86,7 +86,7 @@ class Keeper:
 
     def apply(self, setup: Setup) -> None:
         """Take a step of the user's, save it, and find out what it comes to."""
-        if self.setup is None or setup == self.setup:
+        if self.setup is None or setup == self.setup or setup.project != self.setup.project:
             return
         self._before = [*self._before[1 - KEPT :], self.setup]
         self._take(setup)
@@ -122,7 +122,8 @@ class Keeper:
     def _take(self, setup: Setup) -> None:
         self.setup = setup
         if self._base != self._named_base():
-            self.facts, self._base_problems = None, ()
+            self._base = self.facts = None
+            self._base_problems = ()
         self._changed()
         self._ask()
 
@@ -166,37 +167,43 @@ class Keeper:
     def _ask(self) -> None:
         """Have the base looked at if it is another one, and the arithmetic made once the user rests."""
         if self._base != self._named_base():
-            self._panel.run_worker(self.resolve(), group="base", exclusive=True)
+            self._panel.run_worker(self._resolve(), group="base", exclusive=True)
         self.planning = True
         if self._timer is not None:
             self._timer.stop()
         self._timer = self._panel.set_timer(PATIENCE, self._start_plan)
 
-    async def resolve(self) -> None:
-        """Find out what the base is, unless that is known. Asked again for another base, it gives the former one up."""
+    async def _resolve(self) -> None:
+        """Find out what the base is, unless that is known. A hub is asked over the network, which may take long."""
         base = self._named_base()
         if base == self._base:
             return
-        facts, problems = None, ()
+        facts, problems, trouble = None, (), ""
         if base:
             facts, problems, trouble = await self._asked("bases.resolve", ResolveBase(base=base))
-            if trouble:
-                return
-        if self.setup is not None and base == self._named_base():
-            self._base, self.facts, self._base_problems = base, facts, problems
-            if facts is not None:
-                self.setup = replace(self.setup, variant=variant(facts.kind, facts.family))
-            self._changed()
+        if trouble or base != self._named_base() or base == self._base:
+            return  # no answer, or one that comes too late
+        self._base, self.facts, self._base_problems = base, facts, problems
+        told = variant(facts.kind, facts.family) if facts else self.setup.variant
+        if told != self.setup.variant:
+            self.setup = replace(self.setup, variant=told)
+            self._ask()
+        self._changed()
+
+    def base_in_words(self) -> str:
+        """What the base is; empty where it is none."""
+        if self.facts is not None:
+            return f"{self.facts.title}, {self.facts.default_resolution} px"
+        return "looking what it is …" if self._named_base() not in ("", self._base) else ""
 
     def _start_plan(self) -> None:
-        self._panel.run_worker(self.make_plan(), group="plan", exclusive=True)
+        self._panel.run_worker(self._plan(), group="plan", exclusive=True)
 
-    async def make_plan(self) -> bool:
-        """Have the arithmetic of the setup made. False where it could not be."""
-        if self.setup is None:
-            return False
-        await self.resolve()
+    async def _plan(self) -> bool:
+        """Have the arithmetic of the setup made. False where it could not be, or is that of a former setup."""
         setup = self.setup
+        if setup is None:
+            return False
         plan, problems, trouble = await self._asked("runs.plan", PlanRun(config=setup.table))
         if setup is not self.setup:
             return False
@@ -206,6 +213,14 @@ class Keeper:
         self._plan_problems = tuple(one for one in told if (one.field, one.expected) not in local)
         self._changed()
         return not trouble
+
+    async def settle(self) -> bool:
+        """Bring all that the host knows about the setup up to date. False where the host did not answer, or the setup
+        was changed meanwhile."""
+        self.planning = True
+        self._changed()
+        await self._resolve()
+        return self._base == self._named_base() and await self._plan()
 
     async def _asked(self, method: str, params: Message) -> tuple[Any, tuple[Problem, ...], str]:
         """The answer, or what is wrong with the question, or why there is no answer."""

@@ -16,10 +16,8 @@ from loratui.draft import SUBSETS, absolute
 from loratui.draft_fields import Leaf, choices, leaves, parsed, spelled
 from loratui.screens import train_steps
 from loratui.screens.train_rows import ADVANCED, BASE, PROJECT, View, field_of, help_lines, rows, sections
-from loratui.widgets.form import Form
+from loratui.widgets.form import Form, looks_of
 from loratui.widgets.form_lines import Lines
-from loratui.widgets.form_rows import Looks
-from loratui.widgets.painting import theme_style
 
 if TYPE_CHECKING:
     from loratui.screens.train import TrainPanel
@@ -67,10 +65,6 @@ class FieldPane(Vertical):
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 
-    @property
-    def looks(self) -> Looks:
-        return Looks(theme_style(self, "field-changed"), theme_style(self, "field-wrong"))
-
     def show(self, typed: Any = None) -> None:
         """Show what the keeper has; `typed`: the value so far of the field that is being typed into."""
         setup, typing = self._keeper.setup, self.form.typing
@@ -81,11 +75,9 @@ class FieldPane(Vertical):
         if typing and typed is not None:
             setup = setup.with_value(typing, typed)
         problems = self._keeper.problems(setup, typing)
-        facts = self._keeper.facts
-        known = {BASE: f"{facts.title}, {facts.default_resolution} px"} if facts else {}
         wanted, self._wanted = self._wanted, None
-        self.form.show(rows(setup, problems, self._view, known, typing), wanted)
-        self._help.show(help_lines(setup, problems, self.key, self.looks))
+        self.form.show(rows(setup, problems, self._view, {BASE: self._keeper.base_in_words()}, typing), wanted)
+        self._help.show(help_lines(setup, problems, self.key, looks_of(self)))
 
     @property
     def _help(self) -> Lines:
@@ -94,7 +86,7 @@ class FieldPane(Vertical):
     @on(Form.Moved)
     def _moved(self) -> None:
         if setup := self._keeper.setup:
-            self._help.show(help_lines(setup, self._keeper.problems(), self.key, self.looks))
+            self._help.show(help_lines(setup, self._keeper.problems(), self.key, looks_of(self)))
 
     def recolour(self) -> None:
         """The theme is another one."""

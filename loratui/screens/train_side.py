@@ -9,7 +9,6 @@ from rich.text import Text
 
 from engine.config import Problem
 from engine.protocol.browse import RunPlan
-from engine.protocol.messages import BaseSummary
 from loratui import figures
 from loratui.screens.train_rows import advice, words
 from loratui.widgets.columns import clean
@@ -21,15 +20,14 @@ SHAPES = 6
 """Buckets that are named."""
 
 
-def side_lines(
-    plan: RunPlan | None, trouble: str, problems: Sequence[Problem], base: BaseSummary | None, looks: Looks
-) -> list[Line]:
-    """What the panel's side says: the arithmetic, then all problems. `trouble`: why there is no arithmetic."""
+def side_lines(base: str, plan: RunPlan | None, trouble: str, problems: Sequence[Problem], looks: Looks) -> list[Line]:
+    """What the panel's side says: the arithmetic, then all problems. `base`: what the base is, in words; `trouble`: why
+    there is no arithmetic."""
     found: list[Line] = []
     if plan is not None and plan.text:
         found += [Text(clean(plan.text)), Text("")]
-    if base is not None:
-        found.append(_row("base", f"{base.title}, {base.default_resolution} px"))
+    if base:
+        found.append(_row("base", base))
     if plan is not None:
         found += _figures(plan)
         found += _disk(plan, looks)

@@ -15,12 +15,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container
 from textual.message import Message
+from textual.widget import Widget
 from textual.widgets import Input
 
 from loratui.actions import bindings
 from loratui.widgets.form_rows import FormRow, Looks, draw, editor_width, label_width
 from loratui.widgets.painting import theme_style
 from loratui.widgets.virtual_list import GUTTER, VirtualList
+
+
+def looks_of(widget: Widget) -> Looks:
+    """The colours of the theme as it is now."""
+    return Looks(theme_style(widget, "accent"), theme_style(widget, "error"))
 
 
 class FieldList(VirtualList):
@@ -169,9 +175,8 @@ class Form(Container):
 
     def _draw(self, index: int, width: int) -> Text:
         row = self._rows[index]
-        looks = Looks(theme_style(self, "field-changed"), theme_style(self, "field-wrong"))
         typing = editor_width(width, self._wide) if row.key == self._typing else 0
-        return draw(row, width, looks, typing)
+        return draw(row, width, looks_of(self), typing)
 
     @on(VirtualList.Moved)
     def _moved(self, event: VirtualList.Moved) -> None:
@@ -200,12 +205,12 @@ class Form(Container):
         editor.focus()
 
     def _place(self) -> None:
-        """Bring the input over its value. A row that is scrolled out of view is done with."""
+        """Bring the input over its value. Typing ends where its row is scrolled out of view, and is void where it is gone."""
         if not self._typing:
             return
         index, rows = self._index(self._typing, -1), self.fields
         if index not in rows.in_view:
-            self.editor.action_leave(0)
+            self._leave(0 if index >= 0 else None)
             return
         width = rows.size.width - rows.scrollbar_size_vertical - GUTTER
         self.editor.styles.offset = GUTTER + label_width(width), index - rows.in_view.start

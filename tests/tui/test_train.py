@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import signal
@@ -14,12 +15,18 @@ from tui_train import PROJECT, config, go, jobs, opened, saved, type_over, write
 from engine import locks, tiny
 from engine.config import Train, leaves
 from engine.host import launch
+from engine.protocol.browse import RunPlan
 from loratui.draft import Setup
+from loratui.screens import train_keeper
 from loratui.screens.train_rows import View, rows
+from loratui.screens.train_side import side_lines
+from loratui.widgets.form import looks_of
+from loratui.widgets.form_rows import Looks
 
 
 @pytest.fixture
-def draft(record, tmp_path):
+def draft(record, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_keeper, "PATIENCE", 0.02)
     return functools.partial(write_draft, record, tmp_path / "images")
 
 
@@ -148,7 +155,7 @@ async def test_in_a_text_field_every_character_types(open_desk, draft):
     async with open_desk(panel="train") as desk:
         await opened(desk)
         await go(desk, "prior.prompt")
-        text = "1 jkhl qSWOxvA/?:; [/foo] eyf2"
+        text = "1 jl qSv/?:; [/b] e"
         await desk.press("e")
         for letter in text:
             await desk.pilot.press("space" if letter == " " else letter)
@@ -403,6 +410,28 @@ async def test_a_base_that_is_none_is_told_beside_its_field(open_desk, draft):
         assert sum("model.base" in line for line in desk.text().splitlines()) == 1
 
 
+async def test_of_several_answers_about_bases_the_one_about_the_present_base_counts(open_desk, draft, monkeypatch):
+    draft()
+    async with open_desk(panel="train") as desk:
+        await opened(desk)
+        call, late = desk.app.call, asyncio.Event()
+
+        async def slow(method, params):
+            if method == "bases.resolve" and params.base == "/late":
+                await late.wait()
+            return await call(method, params)
+
+        monkeypatch.setattr(desk.app, "call", slow)
+        keeper = desk.panel.keeper
+        keeper.apply(keeper.setup.with_value("model.base", "/late"))
+        await desk.sees("looking what it is …")
+        keeper.apply(keeper.setup.with_value("model.base", "tiny"))
+        await desk.sees("the embedded tiny base")
+        late.set()
+        await opened(desk)
+        assert keeper.problems() == []
+
+
 # --- the draft --------------------------------------------------------------------------------------------------------
 
 
@@ -495,6 +524,24 @@ async def test_a_run_with_problems_is_not_started_and_the_first_of_them_is_shown
         await desk.until(lambda: "not started: 2 problems. dataset.subsets[0].path" in desk.said(), "the refusal")
         assert desk.panel.pane.key == "dataset.subsets"
         assert jobs(desk) == []
+
+
+def test_a_run_that_does_not_fit_on_the_disk_is_marked():
+    def told(free: int) -> str:
+        plan = RunPlan(text="4 images", disk_bytes=3 << 30, disk_free=free)
+        return str(side_lines("tiny", plan, "", [], Looks()))
+
+    assert "3.0 GB of 1.0 GB free  ! it does not fit" in told(1 << 30)
+    assert "!" not in told(4 << 30)
+
+
+async def test_what_differs_and_what_is_wrong_have_colours_of_the_theme(open_desk, draft):
+    draft()
+    async with open_desk(panel="train") as desk:
+        looks = looks_of(desk.panel)
+        assert looks.changed.color
+        assert looks.wrong.color
+        assert looks.changed != looks.wrong
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])

@@ -12,11 +12,12 @@ from tui_train import PROJECT, config, go, opened, saved, type_over, write_draft
 
 from engine.config import Train, to_toml
 from loratui import requests
-from loratui.screens import train_files
+from loratui.screens import train_files, train_keeper
 
 
 @pytest.fixture
-def draft(record, tmp_path):
+def draft(record, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_keeper, "PATIENCE", 0.02)
     return functools.partial(write_draft, record, tmp_path / "images")
 
 
