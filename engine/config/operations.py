@@ -1,0 +1,145 @@
+"""What can be asked of adapter and checkpoint files: one struct for each operation of `engine.operate`.
+
+They are to operations what `structs` is to jobs, with the same constraints and help texts, and `checked` is their one
+way in. An operation needs no device and no place in a queue: it reads files, writes files, and is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from msgspec import Struct
+
+from engine.config.schema import check
+from engine.config.structs import AdapterUse, _m
+from engine.errors import Problem, UserError
+
+_OUT = "file to write"
+_FORCE = "overwrite what is there"
+_RANK = "rank of every layer; 0: not fixed"
+_ENERGY = "share of each layer's squared Frobenius norm to keep; 0: not asked for"
+
+Precision = Literal["keep", "fp16", "bf16", "fp32"]
+
+
+class Operation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all requests."""
+
+
+class Compose(Operation, frozen=True, kw_only=True):
+    """Σ weight · ΔW of adapters, as one adapter."""
+
+    adapters: Annotated[list[AdapterUse], _m("adapters and their weights", min_length=1)]
+    out: Annotated[str, _m(_OUT, min_length=1)]
+    rank: Annotated[int, _m(_RANK, "", ge=0, le=4096)] = 0
+    energy: Annotated[float, _m(_ENERGY, ge=0, le=1)] = 0.0
+    how: Annotated[
+        Literal["exact", "svd"], _m("layers without an exact low-rank form: refuse them, or take their best one")
+    ] = "exact"
+    base: Annotated[str, _m("base model, which a DoRA needs; empty: none")] = ""
+    precision: Annotated[Precision, _m("number format of the result; keep: the widest of the adapters'")] = "keep"
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
+class Interpolate(Operation, frozen=True, kw_only=True):
+    """Adapters on the straight line between two, in ΔW: (1 − t) · A + t · B."""
+
+    first: Annotated[str, _m("adapter at t = 0", min_length=1)]
+    second: Annotated[str, _m("adapter at t = 1", min_length=1)]
+    out: Annotated[str, _m("folder for the files", min_length=1)]
+    steps: Annotated[int, _m("files to write, both ends included", "files", ge=2, le=1000)] = 5
+    rank: Annotated[int, _m(_RANK, ge=0, le=4096)] = 0
+    energy: Annotated[float, _m(_ENERGY, ge=0, le=1)] = 0.0
+    how: Annotated[
+        Literal["exact", "svd"], _m("layers without an exact low-rank form: refuse them, or take their best one")
+    ] = "exact"
+    base: Annotated[str, _m("base model, which a DoRA needs; empty: none")] = ""
+    precision: Annotated[Precision, _m("number format of the results; keep: the wider of the two")] = "keep"
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
+class Resize(Operation, frozen=True, kw_only=True):
+    """An adapter at other ranks: the best approximation of each ΔW."""
+
+    path: Annotated[str, _m("adapter file", min_length=1)]
+    out: Annotated[str, _m(_OUT, min_length=1)]
+    rank: Annotated[int, _m(_RANK, ge=0, le=4096)] = 0
+    energy: Annotated[float, _m(_ENERGY, ge=0, le=1)] = 0.0
+    base: Annotated[str, _m("base model, which a DoRA needs; empty: none")] = ""
+    precision: Annotated[Precision, _m("number format of the result; keep: as it was")] = "keep"
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
+class Diff(Operation, frozen=True, kw_only=True):
+    """How far two adapters are from each other, layer by layer."""
+
+    first: Annotated[str, _m("adapter file", min_length=1)]
+    second: Annotated[str, _m("adapter file", min_length=1)]
+    base: Annotated[str, _m("base model, which a DoRA needs; empty: none")] = ""
+
+
+class Extract(Operation, frozen=True, kw_only=True):
+    """An adapter out of a fine-tuned model: the best low-rank approximation of each tuned − base."""
+
+    tuned: Annotated[str, _m("fine-tuned model: a diffusers folder, a .safetensors or .ckpt file", min_length=1)]
+    base: Annotated[str, _m("model that it was tuned from: a folder or file like it", min_length=1)]
+    out: Annotated[str, _m(_OUT, min_length=1)]
+    rank: Annotated[int, _m("rank of every layer; 0: by energy or error", ge=0, le=4096)] = 0
+    energy: Annotated[float, _m(_ENERGY, ge=0, le=1)] = 0.0
+    error: Annotated[float, _m("relative Frobenius error allowed in each layer; 0: not asked for", ge=0, lt=1)] = 0.0
+    clamp: Annotated[
+        float,
+        _m("quantile of the factors' magnitudes beyond which they are cut; 1: nothing is", advanced=True, gt=0, le=1),
+    ] = 1.0
+    precision: Annotated[Literal["fp16", "bf16", "fp32"], _m("number format of the adapter")] = "fp16"
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
+def _one_measure(names: tuple[str, ...], required: bool) -> Callable[[Any], list[Problem]]:
+    """A rule: at most one of these fields is set, or exactly one."""
+
+    def rule(request: Any) -> list[Problem]:
+        chosen = [name for name in names if getattr(request, name)]
+        if len(chosen) == 1 or (not chosen and not required):
+            return []
+        return [
+            Problem(
+                where="request",
+                field=chosen[1] if chosen else names[0],
+                expected=("one of " if required else "at most one of ") + ", ".join(names),
+                found=" and ".join(f"{name} = {getattr(request, name):g}" for name in chosen) or "none",
+                advice="give the one that is meant",
+            )
+        ]
+
+    return rule
+
+
+OPERATIONS: dict[str, type[Operation]] = {
+    "compose": Compose,
+    "interpolate": Interpolate,
+    "resize": Resize,
+    "diff": Diff,
+    "extract": Extract,
+}
+"""Every operation by its name."""
+
+_RULES: dict[type[Operation], tuple[Callable[[Any], list[Problem]], ...]] = {
+    Compose: (_one_measure(("rank", "energy"), required=False),),
+    Interpolate: (_one_measure(("rank", "energy"), required=False),),
+    Resize: (_one_measure(("rank", "energy"), required=True),),
+    Extract: (_one_measure(("rank", "energy", "error"), required=True),),
+}
+
+
+def checked(name: str, data: Mapping[str, Any]) -> Operation:
+    """The request of the operation called `name`. Raises UserError with every problem of fields and rules."""
+    if name not in OPERATIONS:
+        raise UserError(Problem(where="request", expected=f"one of {', '.join(OPERATIONS)}", found=repr(name)))
+    request, problems = check(OPERATIONS[name], data, lambda _: "request")
+    if request is not None:
+        problems += [problem for rule in _RULES.get(type(request), ()) for problem in rule(request)]
+    if problems:
+        raise UserError(problems)
+    return request
