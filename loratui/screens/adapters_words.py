@@ -10,10 +10,10 @@ from loratui.widgets.columns import Column, clean, fit, header, row
 
 COLUMNS = (
     Column("file", flex=3),
-    Column("family", width=6),
+    Column("family", width=10),
     Column("rank", width=6),
     Column("size", width=8, align="right"),
-    Column("from", flex=2, needs=60),
+    Column("from", flex=2, needs=90),
     Column("age", width=10, align="right", needs=46),
 )
 MOST_RANKS = 3
@@ -42,8 +42,8 @@ def adapter_row(found: AdapterHeader, width: int, now: float) -> Text:
     stem = name_of(found).removesuffix(".safetensors")
     age = figures.age(found.modified, now)
     if found.problem or not found.format:
-        why = "unreadable" if found.problem else "unknown kind"
-        return row(COLUMNS, widths, [f"! {stem}", "?", "–", figures.size(found.bytes), why, age])
+        why = "unreadable" if found.problem else "unknown"
+        return row(COLUMNS, widths, [f"! {stem}", why, "–", figures.size(found.bytes), origin(found), age])
     kind = "token" if found.format == "embedding" else ranks(found.ranks)
     return row(COLUMNS, widths, [stem, found.family or "?", kind, figures.size(found.bytes), origin(found), age])
 

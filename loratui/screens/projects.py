@@ -115,6 +115,8 @@ class ProjectsPanel(Panel):
         self.query_one("#right").border_title = Content(name or "no project is open: ⏎ opens one")
         self._runs = []
         self._show()
+        if name in self._projects:
+            self.query_one("#projects", VirtualList).to(self._projects.index(name))
         self._facts()
 
     def _facts(self) -> None:

@@ -49,7 +49,7 @@ async def test_files_of_the_open_projects_runs_come_with_their_run_and_step(open
     folder = record.workspace / "projects" / "my-cat" / "runs" / identity
     adapter(folder / "dreambooth.safetensors")
     adapter(folder / "checkpoints" / "dreambooth-step000100.safetensors")
-    async with open_desk(panel="adapters") as desk:
+    async with open_desk(size=(180, 40), panel="adapters") as desk:
         desk.app.open_project("my-cat")
         await desk.sees("my-cat · 2 files", "dreambooth", "step 100")
 
