@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Problem, UserError
+from engine.formats.weights import open_weights
 from engine.models.recognise import WANTED, foreign_pipeline, foreign_unet, inpainting, not_supported
 from engine.models.source import Component, Source
 from engine.models.tokenizer import VOCABULARY, WINDOW, folder_tokenizer, tokenizer_files
-from engine.models.weights import open_weights
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from engine import tiny
 from engine.errors import Problem, UserError
+from engine.formats.weights import SUFFIXES
 from engine.models import hub
 from engine.models.folder import files_in, open_folder
 from engine.models.single import open_single
 from engine.models.source import Source
-from engine.models.weights import SUFFIXES
 
 EMBEDDED = "tiny"
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import Problem, UserError
 from engine.formats.container import TensorInfo, listed
+from engine.formats.weights import Weights, open_weights
 from engine.models import ldm
 from engine.models.recognise import check_file, foreign_unet, inpainting, not_supported
 from engine.models.source import Component, Source
 from engine.models.tokenizer import VOCABULARY, clip_tokenizer
-from engine.models.weights import Weights, open_weights
 
 if TYPE_CHECKING:
     from torch import Tensor

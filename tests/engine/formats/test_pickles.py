@@ -17,7 +17,7 @@ import torch
 
 from engine.errors import UserError
 from engine.formats.pickles import LEGACY_MAGIC, StoredTensor, read_pickle
-from engine.models.weights import open_weights
+from engine.formats.weights import open_weights
 
 LAYOUTS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
