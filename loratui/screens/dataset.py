@@ -69,7 +69,7 @@ class DatasetPanel(DatasetView):
             case _ if self.shelf is None:
                 return "the project has no folders: a adds one"
             case "edit":
-                return "" if self.listed.entry or self.side.editing else "there is no image here"
+                return "" if self.listed.at_cursor or self.side.editing else "there is no image here"
             case "check":
                 return "one is under way" if self.check.running else ""
             case "problem" | "problem_before" | "findings":
@@ -80,7 +80,7 @@ class DatasetPanel(DatasetView):
         return ""
 
     def copied(self) -> tuple[str, str]:
-        entry = self.listed.entry
+        entry = self.listed.at_cursor
         return (entry.path, "the image's path") if entry else ("", "")
 
     def go_to(self, path: str) -> None:
@@ -105,21 +105,20 @@ class DatasetPanel(DatasetView):
 
     async def do_add(self) -> None:
         start = words.folder(str(self.shelf.table.get("path", ""))) if self.shelf else os.getcwd()
-        if path := await folders.add(self.bench, f"{start}/"):
-            self.wanted = path
-            self._folders_changed()
+        self.wanted = await folders.add(self.bench, f"{start}/")
+        self._look_again(bool(self.wanted))
 
     async def do_remove(self) -> None:
         together = [shelf for shelf in self.shelves if shelf.table == self.shelf.table]
-        if await folders.remove(self.bench, self.shelf, together):
-            self._folders_changed()
+        self._look_again(await folders.remove(self.bench, self.shelf, together))
 
     async def do_settings(self) -> None:
-        if await folders.settings(self.bench, self.shelf):
-            self._folders_changed()
+        self._look_again(await folders.settings(self.bench, self.shelf))
 
-    def _folders_changed(self) -> None:
-        self.check.forget()
+    def _look_again(self, changed: bool) -> None:
+        """The folders may be others now, if only because somebody else has changed them."""
+        if changed:
+            self.check.forget()
         self.load()
 
     def do_next_folder(self) -> None:
@@ -165,7 +164,7 @@ class DatasetPanel(DatasetView):
         if self.has_class("-narrow") and not self.has_class("-side"):
             self._folded = True
             self.add_class("-side")
-        self.side.edit(self.bench.project, self.listed.entry, self.shelf)
+        self.side.edit(self.bench.project, self.listed.at_cursor, self.shelf)
 
     @on(ImageSide.Ended)
     def _ended(self) -> None:
@@ -182,7 +181,7 @@ class DatasetPanel(DatasetView):
         """A caption has changed."""
         self._written = written
         self.check.edited(written.path)
-        entry = self.listed.entry
+        entry = self.listed.at_cursor
         if entry is not None and entry.path == written.path:
             self.listed.put(msgspec.structs.replace(entry, caption=written.caption, caption_source=written.source))
         self.listed.reload()
@@ -247,7 +246,7 @@ class DatasetPanel(DatasetView):
             index = await listed.index_of(path, listed.find)
             return index is not None and index < listed.cursor
 
-        at = self.shelf.path, listed.entry.path if listed.entry else ""
+        at = self.shelf.path, listed.at_cursor.path if listed.at_cursor else ""
         if path := await next_stop(self.check.stops(places), places, at, step, precedes):
             await self._go(path)
 
@@ -258,5 +257,8 @@ class DatasetPanel(DatasetView):
             for one in sorted(self.check.all(), key=lambda one: one.severity != "problem")
         ]
         chosen = await self.bench.choose("What the check found", entries, "! can't be used   ~ worth a look")
-        if chosen is not None:
+        about = next((shelf for shelf in self.shelves if chosen and shelf.path == chosen.path), None)
+        if about is not None:
+            self.bring(about)
+        elif chosen is not None and any(shelf.path == words.folder(chosen.path) for shelf in self.shelves):
             await self._go(chosen.path)

@@ -94,9 +94,8 @@ async def settings(bench: Bench, shelf: Shelf) -> bool:
 
 def _entries(table: Table, path: str) -> list[Entry]:
     values = {name: table.get(name, shelves.default(name)) for name in shelves.settings()}
-    texts = {"path": path} | {name: shelves.spelled(value) for name, value in values.items()}
-    helps = {name: shelves.help_for(name) for name in texts}
-    return [Entry(f"{name:<16}{clean(texts[name]) or '–'}", name, helps[name].partition(":")[0]) for name in texts]
+    texts = {name: shelves.spelled(value) for name, value in values.items()} | {"path": path}
+    return [Entry(f"{name:<16}{clean(text) or '–'}", name, shelves.help_for(name)) for name, text in texts.items()]
 
 
 async def _set(bench: Bench, table: Table, name: str) -> Table | None:
@@ -104,9 +103,8 @@ async def _set(bench: Bench, table: Table, name: str) -> Table | None:
     if isinstance(shelves.default(name), bool):
         text = shelves.spelled(value is not True)
     else:
-        text = await bench.ask(
-            name, shelves.help_for(name), shelves.spelled(value), lambda text: shelves.wrong(name, text)
-        )
+        told = f"{shelves.help_for(name)}.\nTakes {shelves.takes(name)}."
+        text = await bench.ask(name, told, shelves.spelled(value), lambda text: shelves.wrong(name, text))
     return None if text is None else shelves.with_setting(table, name, text)
 
 

@@ -75,13 +75,13 @@ class ImageList(VirtualList):
             self.error = error
 
     def __init__(self, findings: Callable[[str], Sequence[ImageFinding]], **more: str):
-        super().__init__(self._image_row, header=words.header, empty="no images", **more)
+        super().__init__(self._image_row, header=words.header, **more)
         self._findings = findings
         self._pages: Pages[ImageEntry] = Pages(self._came, self._counted, self._failed)
         self.shelf: Shelf | None = None
         self.find = ""
         self.entry: ImageEntry | None = None
-        """The image at the cursor, as it was told last."""
+        """The image that `Selected` told last."""
         self._goal = ""
         """Path of the image that the cursor belongs to; empty: to the first."""
         self._seeking = False
@@ -164,6 +164,11 @@ class ImageList(VirtualList):
         found = listed is not None and [entry.path for entry in listed.images] == [path]
         return listed.offset if found else None
 
+    @property
+    def at_cursor(self) -> ImageEntry | None:
+        """The image at the cursor at this moment, also where `Selected` has not been heard yet."""
+        return self._pages.get(self.cursor) if self.count else None
+
     def put(self, entry: ImageEntry) -> None:
         """The image at the cursor is this now, as whoever changed it knows."""
         self._pages.put(self.cursor, entry)
@@ -205,7 +210,7 @@ class ImageList(VirtualList):
 
     @on(VirtualList.Moved)
     def _moved(self) -> None:
-        entry = self._pages.get(self.cursor) if self.count else None
+        entry = self.at_cursor
         if entry is not None:
             self._goal = entry.path
         self._select(entry)

@@ -116,9 +116,13 @@ def default(name: str) -> Any:
 
 
 def help_for(name: str) -> str:
-    """What a field is for, and what it takes."""
-    kind, _ = fields(Subset)[name]
-    return f"{help_of(kind)}: {describe(kind)}"
+    """What a field is for."""
+    return help_of(fields(Subset)[name][0])
+
+
+def takes(name: str) -> str:
+    """What a field takes, in words."""
+    return describe(fields(Subset)[name][0])
 
 
 def spelled(value: Any) -> str:

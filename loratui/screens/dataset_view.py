@@ -91,7 +91,7 @@ class DatasetView(Panel):
     def remembered(self) -> dict[str, Any]:
         if self._recalled:  # not taken up yet
             return self._recalled
-        entry = self.listed.entry
+        entry = self.listed.at_cursor
         where = {"folder": self.shelf.path if self.shelf else "", "image": entry.path if entry else ""}
         return {"project": self._project, "find": self.listed.find} | where
 
@@ -192,14 +192,14 @@ class DatasetView(Panel):
         if shelf is None:
             line.tell("", [])
             return
-        number = self.shelves.index(shelf) if shelf in self.shelves else 0
-        facts = words.folder_facts(shelf, listed.total, number, len(self.shelves), bool(listed.find.split()))
-        if progress := self.check.progress():
-            facts.insert(1, progress)
+        told = [progress] if (progress := self.check.progress()) else []
         if self.check.finished:
             problems, notes = (self.check.count(severity, shelf.path) for severity in ("problem", "note"))
-            facts += words.checked(problems, notes, self.check.elsewhere(shelf.path))
-        line.tell(shelf.path, facts)
+            told += words.checked(problems, notes, self.check.elsewhere(shelf.path))
+        facts = words.folder_facts(shelf, listed.total, bool(listed.find.split()), told)
+        if len(self.shelves) > 1 and shelf in self.shelves:
+            facts.insert(0, f"{self.shelves.index(shelf) + 1} of {len(self.shelves)}")
+        line.tell(words.at_home(shelf.path), facts)
         if shelf.problems and not shelf.images:
             self.say(words.refusal(shelf))
         elif listed.total == 0 and self.known.is_set():
@@ -209,7 +209,7 @@ class DatasetView(Panel):
 
     def look(self) -> None:
         """Show the image at the cursor as it is known now."""
-        entry = self.listed.entry
+        entry = self.listed.at_cursor
         found = self.check.of(entry.path) if entry else ()
         self.side.show(entry, self.shelf, found, entry is not None and self.check.is_edited(entry.path))
 

@@ -7,6 +7,7 @@ test holds the two together.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
@@ -25,6 +26,8 @@ COLUMNS = (
     Column("caption", flex=2, needs=34),
 )
 SIGNS = {"problem": "!", "note": "~", "": " "}
+LEAST = 12
+"""Cells that the end of a folder's path keeps on the line above the list, whatever is said of it."""
 PLACEHOLDER = "·····"
 OWN = (".txt", ".caption", "metadata.jsonl")
 """Sources of captions that are about one image; other captions are those of its folder."""
@@ -39,6 +42,12 @@ def name(path: str) -> str:
 
 def folder(path: str) -> str:
     return path.rpartition("/")[0]
+
+
+def at_home(path: str) -> str:
+    """A path as one types it: with `~` for the user's home."""
+    home = os.path.expanduser("~").rstrip("/")
+    return f"~{path[len(home) :]}" if home and path.startswith(f"{home}/") else path
 
 
 # --- captions
@@ -63,11 +72,9 @@ def trained(own: str, shelf: Shelf) -> str:
 
 
 def source(entry: ImageEntry, shelf: Shelf) -> str:
-    """Where the caption comes from, in words."""
+    """Where the caption comes from, in words; it comes from somewhere."""
     if own_caption(entry):
         return entry.caption_source
-    if not shelf.class_tokens:
-        return "none"
     return "class words of the folder's settings" if shelf.setting("class_tokens").strip() else "the folder's name"
 
 
@@ -92,7 +99,7 @@ def image_row(
     colour = style({"problem": "text-error", "note": "text-warning"}[worst]) if worst else ""
     signed = Text.assemble((SIGNS[worst], colour), " ", name(entry.path))
     if worst == "problem":
-        said = Text(next(one.text for one in findings if one.severity == worst), style=colour)
+        said = Text(short(next(one.text for one in findings if one.severity == worst)), style=colour)
     else:
         own = own_caption(entry)
         said = Text(own) if own or shelf is None else Text(shelf.class_tokens or "no caption", style="dim italic")
@@ -102,6 +109,11 @@ def image_row(
 
 def header(width: int) -> Text:
     return Text(row(COLUMNS, fit(COLUMNS, width), [column.title for column in COLUMNS]).plain, no_wrap=True)
+
+
+def short(text: str) -> str:
+    """The half of a problem that a row has room for: what was found, without what was expected."""
+    return text.partition("; found ")[2] or text
 
 
 def worst_of(findings: Sequence[ImageFinding]) -> str:
@@ -116,7 +128,7 @@ def folder_line(place: str, facts: Sequence[str], width: int) -> str:
     """A folder, its end rather than its beginning where it is long, and as many facts about it as fit."""
     told = ""
     for fact in facts:
-        if cell_len(told) + cell_len(fact) + 3 > width - min(cell_len(place), 16):
+        if cell_len(told) + cell_len(fact) + 3 > width - min(cell_len(place), LEAST):
             break
         told += f" · {fact}"
     room = width - cell_len(told)
@@ -128,15 +140,16 @@ def folder_line(place: str, facts: Sequence[str], width: int) -> str:
     return cut(place + told, width)
 
 
-def folder_facts(shelf: Shelf, count: int | None, number: int, of: int, filtered: bool) -> list[str]:
-    """Most important first. `count`: images that are listed, None as long as nobody knows; `filtered`: not all are."""
-    facts = [f"{number + 1} of {of}"] if of > 1 else []
+def folder_facts(shelf: Shelf, count: int | None, filtered: bool, check: Sequence[str]) -> list[str]:
+    """Most important first. `count`: images that are listed, None as long as nobody knows; `filtered`: not all are.
+    `check`: what a check has to say.
+    """
+    facts = []
     if count is None:
-        facts.append("…")
-    elif filtered:
-        facts.append(f"{count:,} of {_plural(max(count, shelf.images), 'image')}")
-    else:
-        facts.append(_plural(count, "image"))
+        facts = [] if shelf.problems else ["…"]
+    elif shelf.images or not shelf.problems:
+        facts = [f"{count:,} of {_plural(max(count, shelf.images), 'image')}" if filtered else _plural(count, "image")]
+    facts += check
     if shelf.repeats != 1:
         facts.append(f"{shelf.repeats} repeats")
     if shelf.is_reg:
@@ -148,9 +161,9 @@ def folder_facts(shelf: Shelf, count: int | None, number: int, of: int, filtered
 
 def checked(problems: int, notes: int, elsewhere: int) -> list[str]:
     """What a check has found here and in the other folders."""
-    facts = [f"! {_plural(problems, 'problem')}" if problems else "✓ no problems"]
-    facts += [f"~ {_plural(notes, 'note')}"] if notes else []
-    return facts + ([f"! {elsewhere} in other folders"] if elsewhere else [])
+    here = f"! {_plural(problems, 'problem')}" if problems else "✓ no problems"
+    facts = [f"{here}, {elsewhere:,} elsewhere" if elsewhere else here]
+    return facts + ([f"~ {_plural(notes, 'note')}"] if notes else [])
 
 
 def _plural(count: int, word: str) -> str:
@@ -190,10 +203,12 @@ def about(
     own = own_caption(entry)
     read = trained(own, shelf)
     words = own or shelf.class_tokens
-    parts.append(_heading(f"caption ({source(entry, shelf)})", counted))
-    parts.append(Content(clean(words)) if words else Content.styled("no caption: e writes one", "$text-muted"))
+    if words:
+        parts += [_heading(f"caption ({source(entry, shelf)})", counted), Content(clean(words))]
+    else:
+        parts.append(Content.styled("no caption: e writes one", "$text-muted"))
     if read != words:
-        parts += [_heading("training reads", ""), Content(clean(read))]
+        parts += [_heading("training reads", "" if words else counted), Content(clean(read))]
     return Content("\n").join(parts)
 
 

@@ -69,7 +69,7 @@ class CaptionEdit(Vertical):
     CaptionEdit #note { height: auto; max-height: 50%; padding: 0 1; color: $text-warning; display: none; }
     CaptionEdit #note.-some { display: block; }
     CaptionEdit _Line { height: 1fr; }
-    CaptionEdit #length { height: 1; padding: 0 1; color: $text-muted; }
+    CaptionEdit #length { height: auto; padding: 0 1; color: $text-muted; }
     CaptionEdit #length.-long { color: $text-error; }
     """
     KEYS = "⏎ save · esc give up"
@@ -134,7 +134,7 @@ class CaptionEdit(Vertical):
         """Say how long the text is."""
         place = self.query_one("#length", Static)
         place.set_class(too_long, "-long")
-        place.update(f"{length} · {self.KEYS}" if length else self.KEYS, layout=False)
+        place.update(f"{length} · {self.KEYS}" if length else self.KEYS)
 
     @on(TextArea.Changed)
     def _changed(self, event: TextArea.Changed) -> None:

@@ -53,7 +53,6 @@ def test_an_image_without_a_caption_is_trained_on_the_class_words():
         ("metadata.jsonl", {}, "", "metadata.jsonl"),
         ("folder name", {}, "ohwx cat", "the folder's name"),
         ("folder name", {"class_tokens": "ohwx cat"}, "ohwx cat", "class words of the folder's settings"),
-        ("none", {}, "", "none"),
     ],
 )
 def test_it_is_said_where_a_caption_comes_from(source, table, tokens, said):
@@ -104,6 +103,19 @@ def test_all_that_a_check_found_about_an_image_is_told_with_advice():
     told = words.about(entry(), PLAIN, "2/75", [problem("a", "note", "turned [/foo]"), problem("a")], edited=True).plain
     assert told.index("! 6 %") < told.index("→ use a larger picture") < told.index("~ turned [/foo]")
     assert "before the last edit" in told
+
+
+def test_an_image_without_any_caption_says_what_to_do():
+    bare = entry(caption="", source="none")
+    assert words.about(bare, PLAIN, "0/75", ()).plain == "no caption: e writes one"
+    prefixed = Shelf({"path": "/c", "caption_prefix": "a photo"}, "/c")
+    assert words.about(bare, prefixed, "2/75", ()).plain.endswith("training reads  2/75\na photo")
+
+
+def test_a_path_in_the_home_is_told_as_one_types_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert words.at_home("/home/me/cats") == "~/cats"
+    assert words.at_home("/home/meadow") == "/home/meadow"
 
 
 def _no_style(name: str) -> Style:
