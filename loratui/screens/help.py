@@ -26,7 +26,7 @@ class Help(ModalScreen[None]):
     Help { align: center middle; background: $background 60%; }
     Help .box { width: 110; max-width: 96%; height: 90%; background: $surface; border: round $border;
         border-title-color: $text; border-subtitle-color: $text-muted; }
-    Help Input { border: none; height: 1; padding: 0 1; background: $surface; }
+    Help Input, Help Input:focus { border: none; height: 1; padding: 0 1; background: $surface; }
     Help VirtualList { height: 1fr; background: $surface; }
     """
     BINDINGS = bindings("dialog")
