@@ -121,31 +121,29 @@ class Setup:
         return replace(self, changes=changes)
 
     def with_preset(self, preset: str, keep: bool) -> Setup:
-        """On another preset. Unless they are kept, changes go, but for what no preset can know: what has no start, and
-        the names at the top."""
+        """On another preset, with the changes from this one if they are kept. What no preset can know stays anyhow:
+        what has no start, and the names at the top."""
         changes: Table = {}
         for leaf in leaves().values():
-            if (value := _get(self.changes, leaf.path)) is not None and (leaf.required or not leaf.section):
-                _put(changes, leaf.path, value)
-        return replace(self, preset=preset, changes=copy.deepcopy(self.changes) if keep else changes)
+            stays = leaf.required or not leaf.section or (keep and self.changed(leaf.path))
+            if stays and (value := _get(self.changes, leaf.path)) is not None:
+                _put(changes, leaf.path, copy.deepcopy(value))
+        return replace(self, preset=preset, changes=changes)
 
     def with_file(self, table: Table) -> Setup:
-        """With the values of a config file, which stands over the schema's defaults and no preset. Its paths are
-        absolute and its fields known: see `split_unknown`."""
-        subsets = _get(table, SUBSETS)
-        if isinstance(subsets, list) and CAPTION_DROPOUT.get(self.preset):
-            own = [{"caption_dropout": 0.0} | subset if isinstance(subset, dict) else subset for subset in subsets]
-            table = table | {"dataset": table["dataset"] | {"subsets": own}}
-        whole = {key: value for key, value in table.items() if not isinstance(value, dict) and key not in GIVEN}
-        setup = replace(self, changes=copy.deepcopy(whole))
+        """With the values of a config file, which stands over the schema's defaults and no preset; each of them is set,
+        so that they stay whatever the base turns out to be. Its paths are absolute, its fields known."""
+        changes = {key: copy.deepcopy(value) for key, value in table.items() if key not in GIVEN}
         for leaf in leaves().values():
-            section = table.get(leaf.section) if leaf.section else None
-            if leaf.section and not isinstance(section, dict | None):
-                continue  # no table where one should be: it is kept as it is, and the check says so
-            value = _get(table, leaf.path, leaf.default)
-            if leaf.path not in GIVEN and value is not msgspec.NODEFAULT:
-                setup = setup.with_value(leaf.path, value)
-        return setup
+            section = _get(changes, leaf.section, {}) if leaf.section else changes
+            if isinstance(section, dict) and not leaf.required and leaf.path not in GIVEN:
+                _put(changes, leaf.path, _get(changes, leaf.path, copy.deepcopy(leaf.default)))
+        subsets = _get(changes, SUBSETS)
+        if isinstance(subsets, list):
+            _put(
+                changes, SUBSETS, [{"caption_dropout": 0.0} | one if isinstance(one, dict) else one for one in subsets]
+            )
+        return replace(self, changes=changes)
 
     # --- what is wrong ------------------------------------------------------------------------------------------------
 

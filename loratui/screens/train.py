@@ -6,7 +6,6 @@ those that ask something first are in `train_steps`.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import Any
 
 from textual import on
@@ -24,8 +23,6 @@ from loratui.screens.train_side import side_lines
 from loratui.widgets.form import Form, looks_of
 from loratui.widgets.form_lines import Lines
 from loratui.widgets.panel import Panel
-
-Asking = Coroutine[Any, Any, None]
 
 
 class TrainPanel(Panel):
@@ -129,17 +126,17 @@ class TrainPanel(Panel):
     def do_back(self) -> None:
         self.pane.turn(-1)
 
-    def do_preset(self) -> Asking:
-        return train_steps.choose_preset(self)
+    async def do_preset(self) -> None:
+        await train_steps.choose_preset(self)
 
-    def do_find(self) -> Asking:
-        return train_steps.find_field(self)
+    async def do_find(self) -> None:
+        await train_steps.find_field(self)
 
-    def do_reset(self) -> Asking | None:
-        if (leaf := self.pane.leaf) is None:
-            return train_steps.reset_section(self, self.pane.section)
-        self.keeper.apply(self.keeper.setup.without(leaf.path))
-        return None
+    async def do_reset(self) -> None:
+        if leaf := self.pane.leaf:
+            self.keeper.apply(self.keeper.setup.without(leaf.path))
+        else:
+            await train_steps.reset_section(self, self.pane.section)
 
     def do_undo(self) -> None:
         self.keeper.undo()
@@ -150,11 +147,11 @@ class TrainPanel(Panel):
     def do_advanced(self) -> None:
         self.pane.all_advanced()
 
-    def do_write(self) -> Asking:
-        return train_steps.write_file(self)
+    async def do_write(self) -> None:
+        await train_steps.write_file(self)
 
-    def do_open(self) -> Asking:
-        return train_steps.open_file(self)
+    async def do_open(self) -> None:
+        await train_steps.open_file(self)
 
     def copied(self) -> tuple[str, str]:
         """The field as `--set` takes it."""

@@ -15,7 +15,7 @@ from engine.config import PRESETS, Problem, UserError
 from engine.protocol.browse import Draft, PlanRun, ProjectRef, RunPlan
 from engine.protocol.messages import BaseSummary, Message, ResolveBase
 from loratui.client import HostError, HostGone
-from loratui.draft import Setup, Table, place, variant
+from loratui.draft import Setup, place, variant
 from loratui.screens.train_rows import BASE
 from loratui.widgets.panel import Panel
 
@@ -92,17 +92,6 @@ class Keeper:
         self._take(setup)
         self._save()
 
-    async def take_file(self, table: Table) -> None:
-        """Take the values of a config file, whose paths are absolute and whose fields are known. They are those that a
-        run of the file would have, so the base comes first: it decides what they differ from."""
-        base = table.get("model", {}).get("base") if isinstance(table.get("model"), dict) else None
-        setup = self.setup
-        if isinstance(base, str) and base:
-            facts, _, _ = await self._asked("bases.resolve", ResolveBase(base=base))
-            if facts is not None:
-                setup = replace(setup, variant=variant(facts.kind, facts.family))
-        self.apply(setup.with_file(table))
-
     @property
     def undoable(self) -> bool:
         return bool(self._before)
@@ -132,7 +121,7 @@ class Keeper:
         self._unsaved = Draft(project=setup.project, preset=setup.preset, config=setup.changes)
         if not self._saving:
             self._saving = True
-            self._panel.run_worker(self._saved(), group="save")
+            self._panel.run_worker(self._saved, group="save")
 
     async def _saved(self) -> None:
         """Write the latest setup, one at a time, until there is no later one."""
@@ -167,7 +156,7 @@ class Keeper:
     def _ask(self) -> None:
         """Have the base looked at if it is another one, and the arithmetic made once the user rests."""
         if self._base != self._named_base():
-            self._panel.run_worker(self._resolve(), group="base", exclusive=True)
+            self._panel.run_worker(self._resolve, group="base", exclusive=True)
         self.planning = True
         if self._timer is not None:
             self._timer.stop()
@@ -197,7 +186,7 @@ class Keeper:
         return "looking what it is …" if self._named_base() not in ("", self._base) else ""
 
     def _start_plan(self) -> None:
-        self._panel.run_worker(self._plan(), group="plan", exclusive=True)
+        self._panel.run_worker(self._plan, group="plan", exclusive=True)
 
     async def _plan(self) -> bool:
         """Have the arithmetic of the setup made. False where it could not be, or is that of a former setup."""

@@ -162,7 +162,7 @@ async def open_file(panel: TrainPanel) -> None:
         panel.bench.say(str(error), "error")
         return
     known, unknown = split_unknown(table)
-    await panel.keeper.take_file(known)
+    panel.keeper.apply(panel.keeper.setup.with_file(known))
     panel.bench.say(f"{chosen} is in the form; u brings back what was there")
     if unknown:
         problems = [one for one in check(Train, table, lambda _: chosen)[1] if one.field in unknown]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine.config import PRESETS, Request, Train, to_toml
 from loratui.draft import Setup, absolute, differences, place, split_unknown
 
@@ -143,3 +145,16 @@ def test_a_relative_path_is_made_absolute_and_a_hub_id_left_alone(tmp_path, monk
     assert absolute("model.base", "models") == str(tmp_path / "models")
     assert absolute("model.base", "owner/name") == "owner/name"
     assert absolute("prior.prompt", "models") == "models"
+
+
+def test_what_a_file_says_stays_when_its_base_turns_out_to_be_of_another_kind():
+    made = setup(variant="sd1").with_file(SOUND | {"optimizer": {"lr_unet": 1e-4}})
+    other = replace(made, variant="tiny")
+    assert other.checked[0].optimizer.lr_unet == 1e-4
+    assert other.checked[0].adapter.rank == 16
+
+
+def test_a_preset_moves_what_a_file_left_as_the_preset_before_had_it():
+    made = setup().with_file(SOUND | {"adapter": {"rank": 8, "alpha": 3.0}})
+    moved = made.with_preset("style", keep=True)
+    assert (moved.value("adapter.rank"), moved.value("adapter.alpha")) == (16, 3.0)
