@@ -5,6 +5,7 @@ The keys follow from a seed, so that what fails fails again: the failure names t
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -13,6 +14,8 @@ from engine.config.settings import App, Settings
 from loratui import actions
 
 PRESSES = 500
+"""About a minute of them."""
+MONKEYS = int(os.environ.get("LORATUI_MONKEYS", "1"))
 KEYS = sorted({key for action in actions.ACTIONS for key in action.keys.split(",") if key})
 WORDS = ("0", "-1", "1e-4", "nan", "cat", "[/foo]", "…", "ünï", "'", '"', "\\", "~", "0.5", "true", "/", ".")
 SIZES = ((60, 20), (80, 24), (100, 30), (120, 40), (200, 50), (250, 80), (30, 8))
@@ -21,7 +24,7 @@ STAY = Settings(app=App(keys={"app.quit": "", "app.suspend": ""}))
 """Quitting and suspending are for other tests."""
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(MONKEYS))
 async def test_no_keys_and_no_sizes_bring_the_app_down(open_desk, record, seed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what is written by name lands here
     images = record.images(tmp_path / "images" / "10_ohwx cat")
