@@ -8,7 +8,7 @@ charts together sets `cursor_x` of the others, of which nothing is said.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import ClassVar
 
@@ -87,6 +87,7 @@ class LineChart(PaintsChanges, Widget, can_focus=True, inherit_bindings=False):
         self._empty = empty
         self._series: Sequence[Series] = ()
         self._markers: list[Marker] = []
+        self._marker_xs: list[float] = []
         self._x_range: tuple[float, float] | None = None
         self._log_y = False
         self._cursor_x: float | None = None
@@ -104,6 +105,7 @@ class LineChart(PaintsChanges, Widget, can_focus=True, inherit_bindings=False):
     ) -> None:
         """Show these series, the first on top, from `x_range` or from all the x that there are."""
         self._series, self._markers, self._x_range = tuple(series), sorted(markers, key=attrgetter("x")), x_range
+        self._marker_xs = [marker.x for marker in self._markers]
         self._draw_again()
 
     @property
@@ -156,11 +158,11 @@ class LineChart(PaintsChanges, Widget, can_focus=True, inherit_bindings=False):
 
     def action_first(self) -> None:
         if self._plot is not None:
-            self._inspect(self._search(0, 1))
+            self._inspect(self._search(range(self._plot.width)))
 
     def action_last(self) -> None:
         if self._plot is not None:
-            self._inspect(self._search(self._plot.width - 1, -1))
+            self._inspect(self._search(reversed(range(self._plot.width))))
 
     def _draw_again(self) -> None:
         self._drawn = None
@@ -220,31 +222,30 @@ class LineChart(PaintsChanges, Widget, can_focus=True, inherit_bindings=False):
         )
 
     def _move(self, cells: int) -> None:
-        """Move the cursor by about this many cells, to one that has a point. It starts at the right end."""
+        """Move the cursor by this many cells, or on to the next that has a point; from nowhere to the last point."""
         if self._plot is None or not cells:
             return
-        last = self._plot.width - 1
-        here = None if self._cursor_x is None else self._plot.cell(self._cursor_x)
+        x, last = self._cursor_x, self._plot.width - 1
+        here = None if x is None else self._plot.cell(x)
         if here is None:
             self.action_last()
             return
         direction = 1 if cells > 0 else -1
         aim = min(max(here + cells, 0), last)
-        found = self._search(aim, direction)
-        # Past the last point in this direction: back to the last one that there is.
-        self._inspect(self._search(aim, -direction) if found is None else found)
+        # Where there is nothing further on, the way back: a move by a tenth ends at the last point.
+        onwards, back = range(aim, last + 1 if direction > 0 else -1, direction), range(aim, here, -direction)
+        found = (self._point_in(cell) for cell in (*onwards, *back))
+        self._inspect(next((at for at in found if at is not None and (at - x) * direction > 0), None))
 
-    def _search(self, cell: int, direction: int) -> float | None:
-        """The x of the first point from a cell onwards."""
-        cells = range(cell, self._plot.width) if direction > 0 else range(cell, -1, -1)
+    def _search(self, cells: Iterable[int]) -> float | None:
+        """The x of the first point in these cells."""
         return next((x for x in map(self._point_in, cells) if x is not None), None)
 
     def _point_in(self, cell: int) -> float | None:
         """The x of a marker in a cell, or else of a series' point: pictures and checkpoints are at markers."""
         start, stop = self._plot.edges(cell)
         stop = math.nextafter(stop, math.inf) if cell == self._plot.width - 1 else stop
-        every_x = ([marker.x for marker in self._markers], *(one.xs for one in self._series))
-        found = (nearest(xs, start, stop) for xs in every_x)
+        found = (nearest(xs, start, stop) for xs in (self._marker_xs, *(one.xs for one in self._series)))
         return next((x for x in found if x is not None), None)
 
     def _inspect(self, x: float | None) -> None:

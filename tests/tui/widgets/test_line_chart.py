@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -107,6 +108,27 @@ async def test_the_cursor_goes_from_point_to_point_and_says_so(staged):
         await stage.settle()
         assert not stage.of(LineChart.Inspected), "who sets it knows"
         assert stage.screen()[0] == "── loss"
+
+
+@pytest.mark.parametrize("width", [30, 47, 61, 106])
+async def test_every_press_of_a_key_goes_on_until_there_is_nothing_more(staged, width):
+    draw = random.Random(width)
+    xs = sorted({round(draw.uniform(0, 7), 2) for _ in range(60)})
+    async with staged(LineChart(), width, 10) as stage:
+        chart = stage.widget
+        chart.show([Series("loss", xs, [1.0] * len(xs), "primary")], x_range=(0, 7))
+        await stage.settle()
+        for forth, back in [("left", "right"), ("far_left", "far_right")]:
+            for name, end, sense in [(forth, "last", -1), (back, "first", 1)]:
+                getattr(chart, f"action_{end}")()
+                way = [chart.cursor_x]
+                for _ in range(width):
+                    getattr(chart, f"action_{name}")()
+                    way.append(chart.cursor_x)
+                stopped = way.index(way[-1])
+                assert all((after - before) * sense > 0 for before, after in pairwise(way[: stopped + 1]))
+                getattr(chart, f"action_{'first' if end == 'last' else 'last'}")()
+                assert chart.cursor_x == way[-1], "it ends at the other end"
 
 
 async def test_a_click_puts_the_cursor_there(staged):
