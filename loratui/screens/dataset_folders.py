@@ -80,7 +80,7 @@ async def settings(bench: Bench, shelf: Shelf) -> bool:
     table, any_changed = shelf.table, False
     while True:
         path = str(table.get("path", ""))
-        name = await bench.choose(f"Settings of {path}", _entries(table, path), "⏎ changes one, esc leaves")
+        name = await bench.choose(f"Settings of {clean(path)}", _entries(table, path), "⏎ changes one, esc leaves")
         if name is None:
             return any_changed
         new = await _moved(bench, table) if name == "path" else await _set(bench, table, name)

@@ -94,8 +94,8 @@ class ImageList(VirtualList):
 
     @property
     def total(self) -> int | None:
-        """Images that the filter leaves; None as long as nobody knows."""
-        return self._pages.total
+        """Images that the filter leaves; None as long as nobody knows, though those of the last filter still stand."""
+        return self._pages.total if self._settled.is_set() else None
 
     def on_unmount(self) -> None:
         self._pages.stop()

@@ -174,8 +174,8 @@ def refusal(shelf: Shelf) -> Content:
     """Why a subset stands for no images, and what to do about it."""
     lines = [Content.styled(f"✗ {clean(shelf.path)}", "$text-error")]
     for problem in shelf.problems:
-        lines.append(Content(f"expected {problem.expected}; found {problem.found}"))
-        lines += [Content(f"→ {problem.advice}")] if problem.advice else []
+        lines.append(Content(clean(f"expected {problem.expected}; found {problem.found}")))
+        lines += [Content(clean(f"→ {problem.advice}"))] if problem.advice else []
     lines += [Content("→ d takes it out of the project; o gives it another path")]
     return Content("\n").join(lines)
 
