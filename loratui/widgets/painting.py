@@ -49,6 +49,9 @@ class PaintsChanges(Widget):
     def repaint(self, lines: Iterable[int] | None = None) -> None:
         """Refresh the cells of these lines (all, where none are named) that are not what the screen has."""
         height = self.size.height
+        if not height:
+            # Hidden: what it showed before is kept, and would come back with it.
+            self.refresh()
         for y in range(height) if lines is None else lines:
             # A line that was never painted is on its way to the screen anyhow.
             if 0 <= y < height and (painted := self._painted.get(y)) is not None:

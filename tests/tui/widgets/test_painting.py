@@ -118,6 +118,20 @@ async def test_what_is_sent_makes_the_screen_and_is_less_than_textual_sends():
     assert terminal.written < textuals.written
 
 
+async def test_what_changed_while_a_widget_was_hidden_is_shown_with_it(staged):
+    rows = ["before"]
+    async with staged(VirtualList(lambda index, width: Text(rows[index])), 12, 3) as stage:
+        stage.widget.set_count(1)
+        await stage.settle()
+        stage.widget.display = False
+        await stage.settle()
+        rows[0] = "after"
+        stage.widget.invalidate()
+        stage.widget.display = True
+        await stage.settle()
+        assert "after" in stage.screen()[0]
+
+
 async def test_a_colour_is_a_variable_of_the_theme(staged):
     async with staged(VirtualList(lambda index, width: Text("row"))) as stage:
         assert theme_style(stage.widget, "primary").color is not None
