@@ -126,6 +126,7 @@ ACTIONS = (
     Action("monitor.rate", "R", "rate…", "change a learning rate of the live run", footer=True),
     Action("monitor.stop", "X", "stop…", "save the run and end it", footer=True, destructive=True),
     Action("monitor.log", "Z", "log", "the log in place of the charts, and back", footer=True),
+    Action("monitor.events", "e", "events", "all that the run said, but for its steps"),
     Action("monitor.retry", "r", "retry", "put a run that was left off back into the queue"),
     Action("monitor.run", "o", "other run…", "watch another run"),
     Action("monitor.newest", "full_stop", "newest", "let the cursor follow the newest step again"),

@@ -17,9 +17,11 @@ from engine.protocol.messages import DeviceFigures, JobSummary
 from loratui import actions, figures
 from loratui.screens import monitor_commands as commands
 from loratui.screens import monitor_text as text
+from loratui.screens.dialogs import Reader
 from loratui.screens.finder import Entry
 from loratui.screens.monitor_asking import Asking
 from loratui.screens.monitor_charts import other_smoothing
+from loratui.screens.monitor_events import everything
 from loratui.screens.monitor_lines import Lines
 from loratui.screens.monitor_run import Followed
 from loratui.screens.monitor_text import Seen
@@ -48,9 +50,13 @@ class MonitorPanel(Asking, Panel):
     def __init__(self) -> None:
         super().__init__()
         self.sent = []
+        self._run = Followed(self.bench, self._news)
+        self._logarithmic = False
         self._front = False
         self._timer: Timer | None = None
         self._pulse: Timer | None = None
+        self._allowed: tuple | None = None
+        """What the answers of `why_not` hung on when the footer was last drawn."""
         self._told = 0.0
         """When the screen was last brought up to date, monotonic seconds."""
 
@@ -60,7 +66,6 @@ class MonitorPanel(Asking, Panel):
         yield Lines(id="commands")
 
     def on_mount(self) -> None:
-        self._run = Followed(self.bench, self._news)
         self.bench.board_changed.subscribe(self, self._board_changed)
         self.bench.devices_changed.subscribe(self, self._devices_changed)
         self.bench.project_changed.subscribe(self, lambda _: self._another_project())
@@ -96,14 +101,14 @@ class MonitorPanel(Asking, Panel):
     def remembered(self) -> dict[str, Any]:
         followed = self._run
         run = followed.job if followed.chosen else followed.wanted
-        return {"run": run, "smoothing": followed.smoothing, "logarithmic": self._view.chart.log_y}
+        return {"run": run, "smoothing": followed.smoothing, "logarithmic": self._logarithmic}
 
     def recall(self, state: dict[str, Any]) -> None:
         self._run.wanted = str(state.get("run", ""))
         smoothing = state.get("smoothing")
         if isinstance(smoothing, float) and 0 <= smoothing < 1:
             self._run.smoothing = smoothing
-        self._view.chart.log_y = state.get("logarithmic") is True
+        self._logarithmic = self._view.chart.log_y = state.get("logarithmic") is True
 
     def open(self, job: str) -> None:
         """Show this run, until another is chosen."""
@@ -150,7 +155,7 @@ class MonitorPanel(Asking, Panel):
         if seen is None:
             title.tell([text.nothing(self.title, self.bench.board.told)])
         else:
-            title.tell([text.title(seen, self.title, self.size.width)])
+            title.tell([text.title(seen, self.title, self.size.width or self.app.size.width)])
             if seen.live:
                 self._pulse = self.set_timer(PULSE, self._bring)
             if self._run.details_missing:
@@ -159,7 +164,14 @@ class MonitorPanel(Asking, Panel):
         if self.bench.devices is not None:
             self._view.tell_devices(self.bench.devices)
         self.tell_commands()
-        self.bench.look_at_actions()
+        self._look_at_actions(seen)
+
+    def _look_at_actions(self, seen: Seen | None) -> None:
+        """Have the footer drawn again where something that can be done may no longer be, or the other way round."""
+        now = seen and (seen.id, seen.state, seen.trains, bool(seen.history.step))
+        if now != self._allowed:
+            self._allowed = now
+            self.bench.look_at_actions()
 
     def tell_commands(self) -> None:
         """Show how far the last commands have come, the newest first."""
@@ -178,7 +190,8 @@ class MonitorPanel(Asking, Panel):
     def why_not(self, verb: str) -> str:
         if verb == "run":
             return "" if self.bench.board.runs() else "there are no runs"
-        return commands.why_not(verb, self.seen, self._view.chart.cursor_x is not None)
+        seen = self.seen
+        return commands.why_not(verb, seen, pointed=seen is not None and self._view.chart.cursor_x is not None)
 
     def copied(self) -> tuple[str, str]:
         row = self.bench.board.run(self._run.job)
@@ -188,6 +201,9 @@ class MonitorPanel(Asking, Panel):
 
     def do_log(self) -> None:
         self._view.show_log(not self._view.log_shown)
+
+    def do_events(self) -> None:
+        self.app.push_screen(Reader("Events, the newest first", everything(self.seen.history)))
 
     async def do_run(self) -> None:
         board, project = self.bench.board, self.bench.project
@@ -202,7 +218,7 @@ class MonitorPanel(Asking, Panel):
         self.bench.look_at_actions()
 
     def do_logarithmic(self) -> None:
-        self._view.chart.log_y = not self._view.chart.log_y
+        self._logarithmic = self._view.chart.log_y = not self._logarithmic
 
     async def do_smoother(self) -> None:
         await self._run.smooth(other_smoothing(self._run.smoothing, 1))

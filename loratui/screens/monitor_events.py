@@ -1,4 +1,4 @@
-"""The list of what a run said, but for its steps. It follows the newest line while the cursor is on the last."""
+"""The last lines of what a run said, but for its steps. All of them can be read in a dialog."""
 
 from __future__ import annotations
 
@@ -6,30 +6,25 @@ import time
 
 from rich.text import Text
 
-from loratui.history import History
+from loratui.history import History, Line
+from loratui.screens.monitor_lines import Lines
 from loratui.widgets.columns import clean
-from loratui.widgets.virtual_list import VirtualList
 
 
-class Events(VirtualList):
-    """One line an event, with its time of day."""
+class Events(Lines):
+    """As many of the last lines as there is room for, the newest at the bottom."""
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None):
-        super().__init__(self._line_of, empty="nothing yet", id=id, classes=classes)
-        self._history = History()
-        self._told = (0, 0, "")
+    def show(self, history: History) -> None:
+        """Show the last lines of a run."""
+        last = history.lines[-self.size.height :] if self.size.height else []
+        self.tell([_row(line) for line in last] or [Text("nothing yet", style="dim")])
 
-    def tell(self, history: History) -> None:
-        """Show the lines of a run."""
-        follows = history is not self._history or self.cursor >= self.count - 1
-        now = history.lines_gone, len(history.lines), history.lines[-1].text if history.lines else ""
-        if history is not self._history or now != self._told:
-            self._history, self._told = history, now
-            self.set_count(len(history.lines), len(history.lines) - 1 if follows else None)
 
-    def _line_of(self, index: int, width: int) -> Text:
-        line = self._history.lines[index]
-        text = Text(time.strftime("%H:%M ", time.localtime(line.t)), style="dim", no_wrap=True)
-        text.append(clean(line.text), "not dim")
-        text.truncate(width, overflow="ellipsis")
-        return text
+def everything(history: History) -> str:
+    """All lines that are kept, the newest first."""
+    return "\n".join(_row(line).plain for line in reversed(history.lines))
+
+
+def _row(line: Line) -> Text:
+    moment = time.strftime("%H:%M ", time.localtime(line.t))
+    return Text(moment, style="dim").append(clean(line.text), "not dim")

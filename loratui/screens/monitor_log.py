@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.timer import Timer
 
 from engine.protocol.messages import LogRef
@@ -23,16 +25,19 @@ class RunLog(Vertical):
 
     DEFAULT_CSS = "RunLog { height: 1fr; }"
 
-    def __init__(self, live: Callable[[], bool], *, id: str | None = None, classes: str | None = None):
+    def __init__(self, live: Callable[[], bool], *, id: str | None = None):
         """`live`: whether more may come."""
-        super().__init__(id=id, classes=classes)
+        super().__init__(id=id)
         self._live = live
         self._job = ""
         self._end = -MOST
+        self._watching = False
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        yield LogView(classes="start")
+        log = LogView(classes="framed start")
+        log.border_title = Content("log")
+        yield log
 
     def watch(self, job: str) -> None:
         """Show the log of a run, and what is added to it until `rest`."""
@@ -40,10 +45,12 @@ class RunLog(Vertical):
             self._job = job
             self._begin()
         self.rest()
+        self._watching = True
         self._look()
 
     def rest(self) -> None:
         """Ask for nothing more."""
+        self._watching = False
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
@@ -58,7 +65,7 @@ class RunLog(Vertical):
 
     async def _read(self, job: str) -> None:
         """Read to the end of the log, and look again later where more may come."""
-        again = self._live() and self.display
+        again = self._live()
         while (piece := await self.app.tried("jobs.log", LogRef(job=job, offset=self._end))) and job == self._job:
             if piece.size < self._end:
                 self._begin()  # it was begun anew
@@ -68,5 +75,16 @@ class RunLog(Vertical):
                 self.query_one(LogView).append(piece.text)
             if piece.end >= piece.size or not piece.text:
                 break
-        if again and job == self._job:
+        if again and self._watching and job == self._job:
             self._timer = self.set_timer(INTERVAL, self._look)
+
+    @on(LogView.Search)
+    def _search(self) -> None:
+        self.run_worker(self._find(), group="search", exclusive=True, exit_on_error=False)
+
+    async def _find(self) -> None:
+        text = await self.app.ask("Search in the log", "A capital makes capitals count. Nothing ends the search.")
+        if text is not None:
+            hits = self.query_one(LogView).find(text)
+            if text:
+                self.app.say(f"{hits:,} lines have {text}" if hits else f"no line has {text}")

@@ -73,7 +73,7 @@ class Machine(Vertical):
         lines.styles.height = len(texts)
         lines.tell(texts)
         if self._load.take(told.t, main_load(told, device)):
-            self.query_one(Sparkline).show(self._load.course)
+            self.query_one(Sparkline).show(list(self._load.course), 0, 100)
 
 
 def main_load(told: DeviceFigures, device: str) -> float:

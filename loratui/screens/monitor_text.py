@@ -17,6 +17,7 @@ from loratui import figures
 from loratui.history import History, Progress
 from loratui.telling import STAGES
 from loratui.widgets.columns import clean
+from loratui.widgets.sparkline import bar
 
 SILENCE = {"train": 60.0, "load": 300.0}
 """Seconds without an event from which on the monitor says so, by stage. The engine calls it stalled much later."""
@@ -223,19 +224,14 @@ def story(seen: Seen, width: int) -> list[Text]:
         going = seen.live and stage is told.stage
         sign = "●" if going else "✓" if seen.live or seen.state == "done" else "·"
         words = STAGES.get(stage.name, clean(stage.name))
-        line = f"{sign} {words:<24}{_count(stage):>12}"
+        line = Text(f"{sign} {words:<24}{_count(stage):>12}", style="$state-running" if going else "")
         if going and stage.total:
-            line += f"  {gauge(stage.done / stage.total, max(4, min(40, width - len(line) - 4)))}"
-        lines.append(Text(line, style="$state-running" if going else ""))
+            room = max(4, min(40, width - line.cell_len - 4))
+            line.append("  ").append_text(bar(stage.done / stage.total, room))
+        lines.append(line)
     if not lines and not seen.history.last:
         lines = [Text("It has not said anything yet.", style="dim")]
     if seen.details and seen.details.log:
         lines += [Text(""), Text("the end of its log:", style="dim")]
         lines += [Text(clean(line)) for line in seen.details.log.splitlines()]
     return lines
-
-
-def gauge(share: float, width: int) -> str:
-    """A bar of so many cells, filled as far as `share` (0 to 1) says."""
-    filled = round(max(0.0, min(1.0, share)) * width)
-    return "█" * filled + "░" * (width - filled)

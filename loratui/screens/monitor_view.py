@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 
 from engine.protocol.messages import DeviceFigures
 from loratui.screens import monitor_samples as samples
 from loratui.screens import monitor_text as text
 from loratui.screens.monitor_charts import loss_series, markers, rate_series
+from loratui.screens.monitor_events import Events
 from loratui.screens.monitor_lines import Lines
 from loratui.screens.monitor_log import RunLog
-from loratui.screens.monitor_events import Events
 from loratui.screens.monitor_machine import Machine
 from loratui.screens.monitor_picture import Large
 from loratui.screens.monitor_text import Seen
@@ -29,6 +30,10 @@ from loratui.widgets.sample_grid import SampleGrid
 
 SHORT, TALL, WIDE = 20, 34, 160
 """Rows and columns of the view below which only the chart is shown, and from which on there is room for more."""
+
+
+FACES = {"training": "#loss", "waiting": "#story", "drawing": "#samples"}
+"""What a run shows in the first place, and the part of it that takes the focus."""
 
 
 class RunView(Vertical):
@@ -43,7 +48,7 @@ class RunView(Vertical):
     RunView.-wide #rates { display: block; }
     RunView #trouble { display: none; padding: 0 1; }
     RunView #story { display: none; height: 1fr; }
-    RunView #story Lines { height: 1fr; padding: 0 1; }
+    RunView #story Lines { height: auto; padding: 0 1; }
     RunView #large { display: none; height: 1fr; }
     RunView #figures { height: 2; color: $text-muted; }
     RunView.-short #figures { height: 1; }
@@ -71,27 +76,28 @@ class RunView(Vertical):
         self.seen: Seen | None = None
         self.table = samples.Table()
         self._table_of = ("", -1)
+        self._shown_face = ""
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
             with Vertical(classes="main"):
                 yield Lines(wrap=True, id="trouble")
-                with Vertical(classes="framed", id="story"):
+                with VerticalScroll(classes="framed", id="story"):
                     yield Lines(wrap=True)
                 with Horizontal(id="charts"):
-                    yield LineChart(id="loss", classes="framed start")
+                    yield LineChart(id="loss", classes="framed")
                     yield LineChart(id="rates", classes="framed")
                 yield Lines(id="figures")
                 yield Picture(id="large", classes="framed")
-                yield Events(id="events", classes="framed start")
+                yield Events(id="events", classes="framed")
             with Vertical(classes="side"):
                 yield Machine(id="machine", classes="framed")
                 yield SampleGrid(id="samples", classes="framed")
                 yield Picture(id="picture", classes="framed")
-        yield RunLog(lambda: self.seen is not None and self.seen.live, id="log", classes="framed")
+        yield RunLog(lambda: self.seen is not None and self.seen.live, id="log")
 
     def on_mount(self) -> None:
-        titles = {"loss": "loss", "rates": "learning rates", "events": "events", "machine": "machine", "log": "log"}
+        titles = {"loss": "loss", "rates": "learning rates", "events": "events", "machine": "machine"}
         for name, title in {**titles, "samples": "samples: prompt ↓ step →", "story": "run"}.items():
             self.query_one(f"#{name}").border_title = Content(title)
 
@@ -115,12 +121,27 @@ class RunView(Vertical):
         if other:
             self._start_over()
         self.set_class(not seen.live, "-over")
-        self.set_class(seen.trains and not seen.history.step, "-waiting")
-        self.set_class(not seen.trains, "-drawing")
+        self._face(seen)
         self._tell_texts(seen)
         self._tell_charts(seen)
-        self.query_one(Events).tell(seen.history)
+        self.query_one(Events).show(seen.history)
         self._tell_samples(seen)
+
+    def _face(self, seen: Seen) -> None:
+        """Show what there is to see of this run, and keep the focus on something that is shown."""
+        face = "drawing" if not seen.trains else "training" if seen.history.step else "waiting"
+        if face != self._shown_face:
+            self._shown_face = face
+            for name, start in FACES.items():
+                self.set_class(name == face, f"-{name}")
+                self.query_one(start).set_class(name == face, "start")
+            self.call_after_refresh(self._keep_focus)
+
+    def _keep_focus(self) -> None:
+        focused = self.screen.focused
+        lost = focused is None or (focused.is_attached and not all(node.display for node in focused.ancestors_with_self))
+        if lost and self.screen.is_active and self.parent.display and not self.log_shown:
+            self._focus_first("#body .start")
 
     def _start_over(self) -> None:
         """Another run is shown."""
@@ -134,14 +155,18 @@ class RunView(Vertical):
         self.query_one(RunLog).rest()
 
     def _tell_texts(self, seen: Seen) -> None:
-        trouble = self.query_one("#trouble", Lines)
-        lines = text.trouble(seen)
-        trouble.tell(lines)
-        trouble.display = bool(lines)
-        most = max(2, self.size.height // 3)
-        trouble.styles.height = min(most, trouble.height_at(max(10, trouble.size.width or self.size.width)))
-        story = self.query_one("#story Lines", Lines)
-        story.tell(text.story(seen, story.size.width or 60))
+        trouble, story = self.query_one("#trouble", Lines), self.query_one("#story Lines", Lines)
+        wrong = text.trouble(seen)
+        if self.has_class("-waiting"):
+            width = story.size.width or self.size.width - 4
+            story.tell([*wrong, *([Text("")] if wrong else []), *text.story(seen, width)])
+            story.styles.height = story.height_at(width)
+            wrong = []
+        trouble.display = bool(wrong)
+        trouble.tell(wrong)
+        trouble.styles.height = min(
+            max(2, self.size.height // 3), trouble.height_at(self.query_one(".main").size.width - 2)
+        )
         self._tell_figures()
 
     def _tell_charts(self, seen: Seen) -> None:
