@@ -14,7 +14,7 @@ from textual.app import App
 from textual.containers import Horizontal
 from textual.strip import Strip
 
-from loratui.widgets.painting import WORTH_A_JUMP, PaintsSpans, SpansUpdate, changed_spans, theme_style
+from loratui.widgets.painting import WORTH_A_JUMP, PaintsChanges, PaintsSpans, SpansUpdate, changed_spans, theme_style
 from loratui.widgets.virtual_list import VirtualList
 
 RED, BLUE = Style(color="red"), Style(color="blue")
@@ -118,18 +118,33 @@ async def test_what_is_sent_makes_the_screen_and_is_less_than_textual_sends():
     assert terminal.written < textuals.written
 
 
-async def test_what_changed_while_a_widget_was_hidden_is_shown_with_it(staged):
-    rows = ["before"]
-    async with staged(VirtualList(lambda index, width: Text(rows[index])), 12, 3) as stage:
-        stage.widget.set_count(1)
-        await stage.settle()
-        stage.widget.display = False
-        await stage.settle()
-        rows[0] = "after"
-        stage.widget.invalidate()
-        stage.widget.display = True
-        await stage.settle()
-        assert "after" in stage.screen()[0]
+class Told(PaintsChanges):
+    """One line of text."""
+
+    text = "before"
+
+    def line(self, y: int) -> Strip:
+        return strip(self.text if y == 0 else "").adjust_cell_length(self.size.width)
+
+
+class Holder(App):
+    def compose(self):
+        with Horizontal():
+            yield Told()
+
+
+async def test_what_changed_while_a_widget_was_hidden_is_shown_with_it():
+    app = Holder()
+    async with app.run_test(size=(12, 3)) as pilot:
+        await pilot.pause()
+        app.query_one(Horizontal).display = False
+        await pilot.pause()
+        told = app.query_one(Told)
+        told.text = "after"
+        told.repaint()
+        app.query_one(Horizontal).display = True
+        await pilot.pause()
+        assert app.screen._compositor.render_strips()[0].text.rstrip() == "after"
 
 
 async def test_a_colour_is_a_variable_of_the_theme(staged):
