@@ -1,7 +1,7 @@
 """Dataset: the folders of the project, their images and captions, and what a check finds wrong with them.
 
-Here is what can be done; what is shown is in `dataset_view`, the image at the cursor with its editor in `dataset_side`,
-and changes of the project's folders in `dataset_folders`.
+Here is what can be done with folders and captions. What is shown is in `dataset_view`, checking and getting from one
+finding to the next in `dataset_checks`, the image at the cursor with its editor in `dataset_side`.
 """
 
 from __future__ import annotations
@@ -13,28 +13,21 @@ from textual import on
 from textual.binding import Binding
 from textual.timer import Timer
 
-from engine.config import UserError
-from engine.protocol.browse import CaptionWritten, CheckImages, ImagesChecked, ProjectRef
+from engine.protocol.browse import CaptionWritten, ProjectRef
 from loratui import actions
-from loratui.client import HostError, HostGone
 from loratui.screens import dataset_folders as folders
-from loratui.screens import dataset_shelves as shelves
 from loratui.screens import dataset_words as words
-from loratui.screens.dataset_check import next_stop
+from loratui.screens.dataset_checks import DatasetChecks
 from loratui.screens.dataset_list import ImageList
 from loratui.screens.dataset_side import ImageSide
-from loratui.screens.dataset_view import DatasetView
-from loratui.screens.finder import Entry
 from loratui.widgets.columns import clean
 from loratui.widgets.filter_line import FilterLine
 
-UNASKED = 500
-"""Images up to which a project is checked when it is first shown: a few seconds, with pictures from a camera."""
 TYPING = 0.15
 """Seconds without a key after which the list is filtered by what was typed."""
 
 
-class DatasetPanel(DatasetView):
+class DatasetPanel(DatasetChecks):
     """The images of one folder, and beside them the image at the cursor."""
 
     name_ = "dataset"
@@ -49,14 +42,7 @@ class DatasetPanel(DatasetView):
         """The side was brought over for the editor, and goes back with it."""
 
     def on_mount(self) -> None:
-        self.bench.images_checked.subscribe(self, self._checked)
-        self.bench.host_back.subscribe(self, lambda _: self._ask_again())
         self.bench.project_changed.subscribe(self, lambda _: setattr(self, "_written", None))
-
-    def loaded(self) -> None:
-        few = 0 < sum(shelf.images for shelf in self.shelves) <= UNASKED
-        if few and not (self.check.finished or self.check.running or self.check.failed):
-            self.run_worker(self.do_check(), group="dataset.check", exclusive=True, exit_on_error=False)
 
     def why_not(self, verb: str) -> str:
         if not self.bench.project:
@@ -82,24 +68,6 @@ class DatasetPanel(DatasetView):
     def copied(self) -> tuple[str, str]:
         entry = self.listed.at_cursor
         return (entry.path, "the image's path") if entry else ("", "")
-
-    def go_to(self, path: str) -> None:
-        """Show an image of the project."""
-        self.run_worker(self._go(path), group="go", exclusive=True, exit_on_error=False)
-
-    async def _go(self, path: str) -> bool:
-        await self.known.wait()
-        if self.shelf is not None and self.shelf.path == words.folder(path):
-            found = await self.listed.go(path)
-            self.show_filter(self.listed.find)
-        else:
-            shelf = next((shelf for shelf in self.shelves if shelf.path == words.folder(path)), None)
-            found = shelf is not None
-            if shelf is not None:
-                self.bring(shelf, path)
-        if not found:
-            self.bench.say(f"{clean(path)} is in no folder of this project", "warning")
-        return found
 
     # --- folders ------------------------------------------------------------------------------------------------------
 
@@ -200,65 +168,4 @@ class DatasetPanel(DatasetView):
             said = f"says “{clean(written.caption)}”" if written.caption else "has no caption"
             more = f"; {getattr(written, verb)} more to {verb}" if getattr(written, verb) else ""
             self.bench.say(f"{done}: {clean(words.name(written.path))} {said}{more}")
-            await self._go(written.path)
-
-    # --- check --------------------------------------------------------------------------------------------------------
-
-    async def do_check(self) -> None:
-        identity = self.check.begin()
-        self.tell()
-        try:
-            wanted = CheckImages(config=shelves.to_check(self.config), id=identity)
-            await self.bench.call("images.check", wanted)
-        except (UserError, HostError) as error:
-            self.check.give_up(str(error))
-            self.bench.say(f"check: {error}", "error")
-        except HostGone:
-            self.check.give_up()
-        self.tell()
-
-    def _checked(self, told: ImagesChecked) -> None:
-        if not self.check.take(told):
-            return
-        if told.failed:
-            self.bench.say(f"check: {told.failed}", "error")
-        if not self.check.running:
-            self.listed.invalidate()
-            self.look()
-            self.bench.look_at_actions()
-        self.tell()
-
-    def _ask_again(self) -> None:
-        """The host that was checking has died, and there is another."""
-        if self.check.running:
-            self.run_worker(self.do_check(), group="dataset.check", exclusive=True, exit_on_error=False)
-
-    async def do_problem(self) -> None:
-        await self._jump(1)
-
-    async def do_problem_before(self) -> None:
-        await self._jump(-1)
-
-    async def _jump(self, step: int) -> None:
-        listed, places = self.listed, [shelf.path for shelf in self.shelves]
-
-        async def precedes(path: str) -> bool:
-            index = await listed.index_of(path, listed.find)
-            return index is not None and index < listed.cursor
-
-        at = self.shelf.path, listed.at_cursor.path if listed.at_cursor else ""
-        if path := await next_stop(self.check.stops(places), places, at, step, precedes):
-            await self._go(path)
-
-    async def do_findings(self) -> None:
-        signs = words.SIGNS
-        entries = [
-            Entry(f"{signs[one.severity]} {words.name(one.path)}  {one.text}", one, words.folder(one.path))
-            for one in sorted(self.check.all(), key=lambda one: one.severity != "problem")
-        ]
-        chosen = await self.bench.choose("What the check found", entries, "! can't be used   ~ worth a look")
-        about = next((shelf for shelf in self.shelves if chosen and shelf.path == chosen.path), None)
-        if about is not None:
-            self.bring(about)
-        elif chosen is not None and any(shelf.path == words.folder(chosen.path) for shelf in self.shelves):
-            await self._go(chosen.path)
+            await self.reach(written.path)

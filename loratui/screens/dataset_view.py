@@ -19,7 +19,7 @@ from engine.protocol.browse import Draft, ProjectRef, SubsetFolders, SubsetsRef
 from loratui.client import HostGone
 from loratui.screens import dataset_shelves as shelves
 from loratui.screens import dataset_words as words
-from loratui.screens.dataset_check import Check
+from loratui.screens.dataset_findings import Check
 from loratui.screens.dataset_list import FolderLine, ImageList
 from loratui.screens.dataset_shelves import Shelf
 from loratui.screens.dataset_side import ImageSide

@@ -37,12 +37,12 @@ def project(record, workspace):
 @pytest.fixture(autouse=True)
 def unasked(monkeypatch):
     """Only tests of the check have one made unasked."""
-    monkeypatch.setattr("loratui.screens.dataset.UNASKED", 0)
+    monkeypatch.setattr("loratui.screens.dataset_checks.UNASKED", 0)
 
 
 @pytest.fixture
 def asked(monkeypatch, unasked):
-    monkeypatch.setattr("loratui.screens.dataset.UNASKED", 500)
+    monkeypatch.setattr("loratui.screens.dataset_checks.UNASKED", 500)
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ async def test_a_hundred_thousand_images_are_scrolled_without_asking_for_them_al
 
 
 async def test_a_large_project_is_not_checked_unasked(open_desk, project, cats, monkeypatch):
-    monkeypatch.setattr("loratui.screens.dataset.UNASKED", 3)
+    monkeypatch.setattr("loratui.screens.dataset_checks.UNASKED", 3)
     project(cats)
     async with open_desk() as desk:
         await at(desk, "IMG_0000.png")

@@ -12,7 +12,7 @@ from engine.data import captions
 from engine.protocol.browse import ImageEntry, ImageFinding, ImagesChecked, SubsetFolder, SubsetFolders
 from loratui.screens import dataset_shelves as shelves
 from loratui.screens import dataset_words as words
-from loratui.screens.dataset_check import Check, next_stop
+from loratui.screens.dataset_findings import Check, next_stop
 from loratui.screens.dataset_folders import completions
 from loratui.screens.dataset_shelves import Shelf
 from loratui.widgets.caption_edit import on_one_line
