@@ -162,6 +162,8 @@ ACTIONS = (
     Action("grid.open", "enter", "open", "the picture as large as the screen allows"),
     Action("log.up", "up,k", "up", "one line up; stops following"),
     Action("log.down", "down,j", "down", "one line down"),
+    Action("log.left", "left,h", "left", "the beginning of long lines"),
+    Action("log.right", "right,l", "right", "the rest of long lines"),
     Action("log.page_up", "pageup,ctrl+u", "page up", "a page up"),
     Action("log.page_down", "pagedown,ctrl+d", "page down", "a page down"),
     Action("log.first", "home,g", "first", "the beginning"),

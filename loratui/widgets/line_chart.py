@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from loratui.actions import bindings
 from loratui.widgets import chart_lines
 from loratui.widgets.chart_lines import Looks
 from loratui.widgets.painting import PaintsChanges, theme_style
@@ -40,14 +40,9 @@ class LineChart(PaintsChanges, Widget, can_focus=True, inherit_bindings=False):
     """Series over a common x axis. `empty` is shown while there is nothing to draw."""
 
     ALLOW_SELECT = False
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "left", "left", id="chart.left", show=False),
-        Binding("right,l", "right", "right", id="chart.right", show=False),
-        Binding("shift+left,H", "far_left", "far left", id="chart.far_left", show=False),
-        Binding("shift+right,L", "far_right", "far right", id="chart.far_right", show=False),
-        Binding("home", "first", "first", id="chart.first", show=False),
-        Binding("end", "last", "last", id="chart.last", show=False),
-    ]
+    TARGET = "chart"
+    """What the table of actions calls it."""
+    BINDINGS = bindings("chart")
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "line-chart--axis",
         "line-chart--legend",

@@ -12,13 +12,13 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.cache import LRUCache
 from textual.message import Message
 from textual.strip import Strip
 from textual.timer import Timer
 from textual.widget import Widget
 
+from loratui.actions import bindings
 from loratui.widgets.log_lines import LogLines
 from loratui.widgets.movement import Movement
 from loratui.widgets.painting import PaintsChanges
@@ -43,19 +43,9 @@ class LogView(Movement, PaintsChanges, Widget, can_focus=True, inherit_bindings=
     """A log that follows its end until one scrolls up; `border_subtitle` says how many lines came since."""
 
     ALLOW_SELECT = False
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "up", "up", id="log.up", show=False),
-        Binding("down,j", "down", "down", id="log.down", show=False),
-        Binding("left,h", "left", "left", id="log.left", show=False),
-        Binding("right,l", "right", "right", id="log.right", show=False),
-        Binding("pageup,ctrl+u", "page_up", "page up", id="log.page_up", show=False),
-        Binding("pagedown,ctrl+d", "page_down", "page down", id="log.page_down", show=False),
-        Binding("home,g", "first", "first", id="log.first", show=False),
-        Binding("end,G", "last", "follow", id="log.last", show=False),
-        Binding("slash", "search", "search", id="log.search", show=False),
-        Binding("n", "next", "next", id="log.next", show=False),
-        Binding("N", "previous", "previous", id="log.previous", show=False),
-    ]
+    TARGET = "log"
+    """What the table of actions calls it."""
+    BINDINGS = bindings("log")
     COMPONENT_CLASSES: ClassVar[set[str]] = {"log-view--hit", "log-view--current"}
     DEFAULT_CSS = """
     LogView {

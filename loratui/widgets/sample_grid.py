@@ -16,11 +16,11 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual import events, work
-from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
+from loratui.actions import bindings
 from loratui.picture_files import PictureCache, Unreadable
 from loratui.pictures import cells
 from loratui.widgets.columns import clean, cut
@@ -80,15 +80,9 @@ class SampleGrid(PaintsChanges, can_focus=True, inherit_bindings=False):
     """Thumbnails by prompt and step. It says `Selected` as its cursor is moved by keys or mouse, and `Opened`."""
 
     ALLOW_SELECT = False
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "move(-1, 0)", "older", id="grid.left", show=False),
-        Binding("right,l", "move(1, 0)", "newer", id="grid.right", show=False),
-        Binding("up,k", "move(0, -1)", "prompt above", id="grid.up", show=False),
-        Binding("down,j", "move(0, 1)", "prompt below", id="grid.down", show=False),
-        Binding("home", "first", "first step", id="grid.first", show=False),
-        Binding("end", "last", "newest step", id="grid.last", show=False),
-        Binding("enter", "open", "open", id="grid.open", show=False),
-    ]
+    TARGET = "grid"
+    """What the table of actions calls it."""
+    BINDINGS = bindings("grid")
     COMPONENT_CLASSES: ClassVar[set[str]] = {"sample-grid--label", "sample-grid--selected", "sample-grid--missing"}
     DEFAULT_CSS = """
     SampleGrid {
@@ -157,8 +151,17 @@ class SampleGrid(PaintsChanges, can_focus=True, inherit_bindings=False):
             self._prompt = self._prompt if prompt is None else max(0, min(prompt, len(self._prompts) - 1))
             self._look()
 
-    def action_move(self, steps: int, prompts: int) -> None:
-        self._go(self._step + steps, self._prompt + prompts)
+    def action_left(self) -> None:
+        self._go(self._step - 1, self._prompt)
+
+    def action_right(self) -> None:
+        self._go(self._step + 1, self._prompt)
+
+    def action_up(self) -> None:
+        self._go(self._step, self._prompt - 1)
+
+    def action_down(self) -> None:
+        self._go(self._step, self._prompt + 1)
 
     def action_first(self) -> None:
         self._go(0, self._prompt)
@@ -183,11 +186,11 @@ class SampleGrid(PaintsChanges, can_focus=True, inherit_bindings=False):
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()
-        self.action_move(-1, 0)
+        self.action_left()
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         event.stop()
-        self.action_move(1, 0)
+        self.action_right()
 
     def on_resize(self) -> None:
         self._look()

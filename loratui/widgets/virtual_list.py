@@ -14,13 +14,13 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.cache import LRUCache
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from loratui.actions import bindings
 from loratui.widgets.columns import cleaned
 from loratui.widgets.movement import Movement
 from loratui.widgets.painting import PaintsChanges
@@ -156,15 +156,9 @@ class VirtualList(Movement, Rows, can_focus=True, inherit_bindings=False):
     `header(width)` draws a line that stays at the top; `empty` is shown where there are no rows.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "up", "up", id="list.up", show=False),
-        Binding("down,j", "down", "down", id="list.down", show=False),
-        Binding("pageup,ctrl+u", "page_up", "page up", id="list.page_up", show=False),
-        Binding("pagedown,ctrl+d", "page_down", "page down", id="list.page_down", show=False),
-        Binding("home,g", "first", "first", id="list.first", show=False),
-        Binding("end,G", "last", "last", id="list.last", show=False),
-        Binding("enter", "choose", "choose", id="list.choose", show=False),
-    ]
+    TARGET = "list"
+    """What the table of actions calls it."""
+    BINDINGS = bindings("list")
     DEFAULT_CSS = """
     VirtualList {
         overflow-x: hidden;
