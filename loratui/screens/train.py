@@ -64,7 +64,7 @@ class TrainPanel(Panel):
         keeper, setup = self.keeper, self.keeper.setup
         self.pane.show()
         problems = keeper.problems()
-        base, plan, trouble = keeper.base_in_words(), keeper.plan, keeper.plan_trouble
+        base, plan, trouble = keeper.base_in_words(), keeper.plan, keeper.trouble
         lines = side_lines(base, plan, trouble, problems, looks_of(self)) if setup else []
         self.query_one("#this-run", Lines).show(lines)
         self.query_one("#side").border_title = Content("this run …" if setup and keeper.planning else "this run")

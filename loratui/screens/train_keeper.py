@@ -37,7 +37,8 @@ class Keeper:
         self.plan: RunPlan | None = None
         self.planning = False
         """Whether the arithmetic is older than the setup."""
-        self.plan_trouble = ""
+        self.trouble = ""
+        """Why the host did not answer."""
         self._base: str | None = None
         """The base that `facts` or `_base_problems` are about."""
         self._base_problems: tuple[Problem, ...] = ()
@@ -54,7 +55,7 @@ class Keeper:
         self._before = []
         self.setup = self.facts = self.plan = self._base = None
         self._base_problems = self._plan_problems = ()
-        self.plan_trouble = ""
+        self.trouble = ""
         self._changed()
         self.read(project)
 
@@ -170,6 +171,8 @@ class Keeper:
         facts, problems, trouble = None, (), ""
         if base:
             facts, problems, trouble = await self._asked("bases.resolve", ResolveBase(base=base))
+        if trouble:
+            self.trouble = trouble
         if trouble or base != self._named_base() or base == self._base:
             return  # no answer, or one that comes too late
         self._base, self.facts, self._base_problems = base, facts, problems
@@ -196,7 +199,7 @@ class Keeper:
         plan, problems, trouble = await self._asked("runs.plan", PlanRun(config=setup.table))
         if setup is not self.setup:
             return False
-        self.plan, self.plan_trouble, self.planning = plan, trouble, False
+        self.plan, self.trouble, self.planning = plan, trouble, False
         local = {(problem.field, problem.expected) for problem in setup.checked[1]}
         told = plan.problems if plan else problems
         self._plan_problems = tuple(one for one in told if (one.field, one.expected) not in local)

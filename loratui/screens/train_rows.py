@@ -157,7 +157,7 @@ def _item(leaf: Leaf, index: int, item: Any, problems: Sequence[Problem]) -> For
 
 def _ordered(leaf: Leaf, item: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The values of a table in the schema's order, what tells it from others first."""
-    order = list(fields(leaf.item))
+    order = list(fields(leaf.item)) if leaf.item else []
     return sorted(item.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))
 
 

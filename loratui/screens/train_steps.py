@@ -31,7 +31,7 @@ async def submit(panel: TrainPanel, first: bool) -> None:
     """Check everything and hand the run to the queue; where something is wrong, go to the first of it."""
     bench, keeper = panel.bench, panel.keeper
     if not await keeper.settle():
-        bench.say(f"not started: {keeper.plan_trouble or 'the form was changed meanwhile'}", "warning")
+        bench.say(f"not started: {keeper.trouble or 'the form was changed meanwhile'}", "warning")
         return
     if _refused(panel, "not started"):
         return

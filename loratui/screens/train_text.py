@@ -67,7 +67,7 @@ class TextEdit(ModalScreen[str | None]):
     TextEdit Horizontal { height: auto; }
     TextEdit Button { margin: 0 2 0 0; min-width: 10; }
     """
-    BINDINGS = [*bindings("dialog"), Binding("ctrl+o,f2", "keep", show=False)]
+    BINDINGS = [*bindings("dialog"), Binding("ctrl+o", "keep", show=False)]
 
     def __init__(self, title: str, note: str, text: str, check: Callable[[str], list[str]]):
         super().__init__()

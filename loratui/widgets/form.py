@@ -205,7 +205,7 @@ class Form(Container):
         editor.focus()
 
     def _place(self) -> None:
-        """Bring the input over its value. Typing ends where its row is scrolled out of view, and is void where it is gone."""
+        """Bring the input over its value. Typing ends where its row is out of view, and is void where it is gone."""
         if not self._typing:
             return
         index, rows = self._index(self._typing, -1), self.fields
