@@ -43,6 +43,9 @@ _STORAGES = {
     "BoolStorage": "BOOL", "UntypedStorage": "U8",
 }  # fmt: skip
 
+MAX_TEXT = 100_000_000
+"""Bytes of the pickle itself, without its tensors, that are read at most."""
+
 _NAMED_ONLY = {"pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"}
 """Classes that may be named but not made. The published SD 1.x checkpoints have this one as a key of a dict, beside
 the weights; it becomes a label, nothing is imported."""
@@ -55,9 +58,9 @@ class Storage:
     dtype: str
     count: int
     offset: int = -1
-    """Where they begin in the file, in bytes; -1 until it is known, or where `packed` holds them."""
-    packed: bytes | None = None
-    """The bytes themselves, where the archive compresses them."""
+    """Where they begin in the file, in bytes; -1 until it is known, or where they are compressed."""
+    entry: str = ""
+    """The name of the archive's entry that holds them compressed; `read_entry` unpacks it."""
 
     @property
     def size(self) -> int:
@@ -110,11 +113,13 @@ def read_pickle(path: Path) -> Any:
             Problem(where=str(path), expected="a readable file", found=found, advice="check the path")
         ) from error
     except (_Damaged, zipfile.BadZipFile, pickle.UnpicklingError, *_MALFORMED) as error:
-        found = str(error) if isinstance(error, _Damaged) else f"a damaged one ({error or type(error).__name__})"
-        advice = "copy or download it again"
-        raise UserError(
-            Problem(where=str(path), expected="a whole PyTorch checkpoint", found=found, advice=advice)
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    found = str(error) if isinstance(error, _Damaged) else f"a damaged one ({error or type(error).__name__})"
+    advice = "copy or download it again"
+    return UserError(Problem(where=str(path), expected="a whole PyTorch checkpoint", found=found, advice=advice))
 
 
 _MALFORMED = (
@@ -151,9 +156,23 @@ def _read_zip(file: BinaryIO) -> Any:
             if entry.compress_type == zipfile.ZIP_STORED:
                 storage.offset = _data_offset(file, entry)
             else:
-                storage.packed = archive.read(entry)
+                storage.entry = entry.filename
 
+        if archive.getinfo(f"{root}data.pkl").file_size > MAX_TEXT:
+            raise _Damaged(f"a pickle of more than {MAX_TEXT // 10**6} MB beside its tensors")
         return _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), fill).load()
+
+
+def read_entry(path: Path, storage: Storage) -> bytes:
+    """The bytes of a compressed storage. Raises UserError where they can't be unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(storage.entry) as entry:
+            content = entry.read(storage.size)
+            if len(content) < storage.size:
+                raise _Damaged(f"{len(content)} bytes where {storage.size} belong")
+            return content
+    except (_Damaged, zipfile.BadZipFile, *_MALFORMED) as error:
+        raise _damaged(path, error) from error
 
 
 def _data_offset(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
@@ -249,6 +268,9 @@ def _tensor(storage: Any, start: Any, shape: Any, stride: Any, *_unused: Any, dt
     last = start + sum((side - 1) * step for side, step in zip(shape, stride, strict=True))
     if math.prod(shape) and (last + 1) * ITEM_SIZES[dtype] > storage.size:
         raise _Damaged("a tensor that reaches beyond its storage")
+    if math.prod(shape) * ITEM_SIZES[dtype] > storage.size:
+        # a stride of 0 repeats numbers: a few bytes could claim to be terabytes
+        raise _Damaged("a tensor that is larger than its storage")
     return StoredTensor(dtype, shape, stride, start, storage)
 
 

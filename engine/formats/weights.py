@@ -8,14 +8,14 @@ safe reader all the same.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Problem, UserError
 from engine.formats.container import TensorInfo, read_header
-from engine.formats.pickles import StoredTensor, read_pickle
+from engine.formats.pickles import StoredTensor, read_entry, read_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +36,16 @@ class Weights:
 
     def load(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Names and tensors in the file's own dtypes, on the CPU; of `keys`, or all."""
-        wanted = self.tensors if keys is None else keys
-        return _load_safetensors(self.path, wanted) if self.stored is None else _load_pickled(self, wanted)
+        tensor = self.reader()
+        for key in self.tensors if keys is None else keys:
+            yield key, tensor(key)
+
+    def reader(self) -> Callable[[str], Tensor]:
+        """A function of a name that gives its tensor, in the file's own dtype, on the CPU.
+
+        The file is mapped for as long as the function or a tensor lives; nothing is read ahead.
+        """
+        return _safetensors_reader(self.path) if self.stored is None else _pickle_reader(self.path, self.stored)
 
 
 def open_weights(path: Path) -> Weights:
@@ -74,35 +82,31 @@ def _state_dict(content: Any) -> dict[str, StoredTensor]:
     return {key: value for key, value in items if isinstance(key, str) and isinstance(value, StoredTensor)}
 
 
-def _load_safetensors(path: Path, keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+def _safetensors_reader(path: Path) -> Callable[[str], Tensor]:
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as file:
-        for key in keys:
-            yield key, file.get_tensor(key)
+    return safe_open(path, framework="pt").get_tensor
 
 
-def _load_pickled(weights: Weights, keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+def _pickle_reader(path: Path, stored: Mapping[str, StoredTensor]) -> Callable[[str], Tensor]:
     import torch
 
     # a private mapping: writable, as torch wants its memory, without a way back into the file
-    with weights.path.open("rb") as file:
+    with path.open("rb") as file:
         mapped = torch.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=torch.uint8)
-    for key in keys:
-        stored = weights.stored[key]
-        yield key, _view(stored, mapped)
+    return lambda key: _view(path, stored[key], mapped)
 
 
-def _view(stored: StoredTensor, mapped: Tensor) -> Tensor:
-    """The tensor as a view of the mapped file (of its own bytes where the archive compressed them)."""
+def _view(path: Path, stored: StoredTensor, mapped: Tensor) -> Tensor:
+    """The tensor as a view of the mapped file (of bytes of its own where the archive compresses them)."""
     import torch
 
     dtype = torch_dtypes()[stored.dtype]
     storage = stored.storage
     if storage.size == 0:
         return torch.empty(stored.shape, dtype=dtype)
-    if storage.packed is not None:
-        flat = torch.frombuffer(bytearray(storage.packed), dtype=torch.uint8)[: storage.size]
+    if storage.entry:
+        flat = torch.frombuffer(bytearray(read_entry(path, storage)), dtype=torch.uint8)
     else:
         flat = mapped[storage.offset : storage.offset + storage.size]
         if storage.offset % dtype.itemsize:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from engine.errors import UserError
+from engine.formats import pickles
 from engine.formats.pickles import LEGACY_MAGIC, StoredTensor, read_pickle
 from engine.formats.weights import open_weights
 
@@ -111,6 +112,36 @@ def test_an_archive_that_was_compressed_again_is_read_too(tmp_path):
         for entry in old.namelist():
             new.writestr(entry, old.read(entry))
     assert torch.equal(dict(open_weights(packed).load())["weight"], torch.arange(100.0))
+
+
+@LAYOUTS
+def test_a_few_bytes_that_claim_to_be_terabytes_are_refused(tmp_path, zipped):
+    path = save({"weight": torch.zeros(1).expand(1 << 40)}, tmp_path / "x.pt", zipped)
+    assert "a tensor that is larger than its storage" in refusal(path)
+
+
+def test_a_pickle_that_is_nearly_all_text_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickles, "MAX_TEXT", 50_000_000)
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02" + b"N0" * 30_000_000 + b"N.")
+    assert path.stat().st_size < 1_000_000
+    assert "a pickle of more than 50 MB" in refusal(path)
+
+
+def test_a_compressed_tensor_that_does_not_unpack_is_a_damaged_file(tmp_path):
+    path = save({"weight": torch.arange(1000.0)}, tmp_path / "x.pt")
+    packed = tmp_path / "packed.pt"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry))
+        place = new.getinfo("x/data/0").header_offset + 100
+    content = bytearray(packed.read_bytes())
+    content[place : place + 50] = bytes(50)
+    packed.write_bytes(content)
+    weights = open_weights(packed)
+    with pytest.raises(UserError, match="a damaged one"):
+        dict(weights.load())
 
 
 def test_a_loaded_tensor_can_be_written_to_without_changing_the_file(tmp_path):
