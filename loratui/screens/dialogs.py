@@ -86,7 +86,7 @@ class Ask(ModalScreen[str | None]):
             box.border_title = Content(self._title)
             if self._text:
                 yield Static(self._text, markup=False)
-            field = Input(self._value, select_on_focus=False)
+            field = Input(self._value)
             field.cursor_blink = False
             yield field
             yield Static("", id="wrong", markup=False)

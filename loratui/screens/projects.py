@@ -112,12 +112,18 @@ class ProjectsPanel(Panel):
     def _opened(self) -> None:
         """Another project is open."""
         name = self.bench.project
-        self.query_one("#right").border_title = Content(name or "no project is open: ⏎ opens one")
+        self.on_resize()
         self._runs = []
         self._show()
         if name in self._projects:
             self.query_one("#projects", VirtualList).to(self._projects.index(name))
         self._facts()
+
+    def on_resize(self) -> None:
+        """Where the list of projects is folded away, the runs' frame says which panel this is."""
+        told = self.bench.project or "no project is open: ⏎ opens one"
+        folded = self.has_class("-narrow") and not self.has_class("-side")
+        self.query_one("#right").border_title = Content(f"{self.title} · {told}" if folded else told)
 
     def _facts(self) -> None:
         if self.bench.project:

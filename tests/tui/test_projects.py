@@ -62,7 +62,7 @@ async def test_a_project_is_renamed_with_its_runs(open_desk, record, workspace):
         await desk.sees("my-cat")
         await desk.press("R")
         await desk.sees("Rename my-cat")
-        await desk.write("-2")
+        await desk.write("my-cat-2")
         await desk.press("enter")
         await desk.sees("my-cat-2", "dreambooth")
         assert [path.name for path in (workspace / "projects").iterdir()] == ["my-cat-2"]
