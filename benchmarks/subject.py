@@ -82,8 +82,8 @@ class Painter:
     def draw(self, shots: list[Shot], adapter: Path | None = None) -> list:
         """The pictures of all shots, in their order."""
         from engine.jobs.generate import read_adapter
-        from engine.lora.compose import apply, compose
-        from engine.lora.inject import remove
+        from engine.lora.compose import compose
+        from engine.lora.inject import apply, remove
         from engine.sampling import sampler
 
         side = tiny.RESOLUTION

@@ -12,7 +12,8 @@ from engine.formats import kohya
 from engine.formats.adapter import Adapter
 from engine.formats.pictures import UsedAdapter
 from engine.jobs import device
-from engine.lora.compose import apply, compose
+from engine.lora.compose import compose
+from engine.lora.inject import apply
 from engine.models.base import Family
 from engine.sampling import sampler
 from engine.sampling.files import save_picture

@@ -1,49 +1,171 @@
-"""Adapters on a model: their weighted sum, exact by concatenated ranks, and putting it in place.
+"""Adapters as one adapter: Σ wᵢ ΔWᵢ, exact by concatenated ranks.
 
 Σ wᵢ sᵢ Uᵢ Dᵢ is one product of [w₁s₁U₁ w₂s₂U₂ …] and [D₁; D₂; …]. Adding factor by factor instead would add cross
-terms Uᵢ Dⱼ, and is not what anybody wants.
+terms Uᵢ Dⱼ, and is not what anybody wants: it is not offered. What has no low-rank form of its own (a LoKr, a DoRA, a
+full difference, a LoHa whose r² reaches the weight's rank) is refused, or, by explicit choice, added up as a dense
+matrix and approximated; what that costs is reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from engine.errors import Problem, UserError
 from engine.formats.adapter import Adapter, Factors
-from engine.lora.inject import Layers, replace
-from engine.lora.layers import wrap
+from engine.formats.container import listed
+from engine.formats.layers import DoRA, Layer
+from engine.lora.algebra import Kept, Measure, Product, inner, norm, product, recompress, total
+from engine.lora.extract import approximate
+
+Target = tuple[str, str]
+"""A part and a module path in it."""
+Terms = list[tuple[Layer, float]]
+"""The updates of one layer, and their weights."""
+Base = Callable[[str, str], Tensor]
+"""Part, module path → the base's weight there."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How layers are put together."""
+
+    measure: Measure | None = None
+    """How far to reduce each layer's rank; None: not at all."""
+    svd: bool = False
+    """Whether layers without a low-rank form of their own are approximated, and not refused."""
+    base: Base | None = None
+    """Weights for DoRA layers."""
+
+
+EXACT = Options()
 
 
 def compose(adapters: Iterable[tuple[Adapter, float]]) -> Adapter:
-    """Σ weight · ΔW of the adapters, in float32, with alpha = rank. Weight 0 leaves an adapter out altogether."""
-    gathered: dict[str, dict[str, list[tuple[Factors, float]]]] = {}
+    """Σ weight · ΔW of the adapters, exactly, in float32, with alpha = rank. Weight 0 leaves an adapter out altogether.
+
+    Raises UserError for layers that have no low-rank form. Tokens are left out: they belong to a tokenizer.
+    """
+    terms = gather(adapters)
+    check_forms(terms, EXACT)
+    parts: dict[str, dict[str, Layer]] = {}
+    for (part, path), layers in terms.items():
+        parts.setdefault(part, {})[path] = combine(layers, EXACT)[0].factors()
+    return Adapter(parts)
+
+
+def gather(adapters: Iterable[tuple[Adapter, float]]) -> dict[Target, Terms]:
+    """The updates of every layer. Raises ValueError where two of one layer differ in shape."""
+    gathered: dict[Target, Terms] = {}
     for adapter, weight in adapters:
         if weight:
             for part, modules in adapter.parts.items():
-                for path, factors in modules.items():
-                    gathered.setdefault(part, {}).setdefault(path, []).append((factors, weight * factors.scale))
-    return Adapter({part: {path: _sum(terms) for path, terms in modules.items()} for part, modules in gathered.items()})
+                for path, layer in modules.items():
+                    gathered.setdefault((part, path), []).append((layer, weight))
+    return gathered
 
 
-def _sum(terms: list[tuple[Factors, float]]) -> Factors:
-    down = torch.cat([factors.down.float() for factors, _ in terms])
-    up = torch.cat([scale * factors.up.float() for factors, scale in terms], dim=1)
-    return Factors(down, up, alpha=float(len(down)))
+def check_forms(terms: dict[Target, Terms], options: Options) -> None:
+    """Raise UserError if some layers can't be put together this way: all of them, by kind."""
+    bare = [_name(target) for target, layers in terms.items() for layer, _ in layers if _needs_base(layer)]
+    formless: dict[str, list[str]] = {}
+    for target, layers in terms.items():
+        for layer, _ in layers:
+            if low_rank(layer) is None:
+                formless.setdefault(type(layer).__name__, []).append(_name(target))
+    problems = []
+    if bare and options.base is None:
+        problems.append(
+            Problem(
+                where="adapters",
+                field=listed(bare),
+                expected="the base model beside DoRA layers",
+                found="none",
+                advice="name it with --base: a DoRA's update depends on the weights that it is for",
+            )
+        )
+    if not options.svd:
+        problems += [
+            Problem(
+                where="adapters",
+                field=listed(names),
+                expected="layers with an exact low-rank form",
+                found=f"{kind} ({len(names)} of them)",
+                advice="--how svd with --rank or --energy takes the best low-rank approximation and reports its error",
+            )
+            for kind, names in formless.items()
+        ]
+    if problems:
+        raise UserError(problems)
 
 
-@torch.no_grad()
-def apply(parts: Mapping[str, nn.Module], adapter: Adapter) -> Layers:
-    """Put an adapter's layers around the modules of a model, ready for use: no gradients, no dropout."""
-    layers: Layers = {}
-    for part, modules in adapter.parts.items():
-        for path, factors in modules.items():
-            layer = wrap(parts[part].get_submodule(path), factors.rank, factors.alpha)
-            weight = layer.base.weight
-            layer.down = nn.Parameter(factors.down.to(weight.device, torch.float32), requires_grad=False)
-            layer.up = nn.Parameter(factors.up.to(weight.device, torch.float32), requires_grad=False)
-            layer.compute = (layer.down.to(weight.dtype), layer.up.to(weight.dtype))
-            replace(parts[part], path, layer.eval())
-            layers.setdefault(part, {})[path] = layer
-    return layers
+def _name(target: Target) -> str:
+    return ".".join(target)
+
+
+def _needs_base(layer: Layer) -> bool:
+    return isinstance(layer, DoRA)
+
+
+def low_rank(layer: Layer) -> Factors | None:
+    """A layer as plain factors, exactly; None where it has no such form, or only one that reaches the full rank."""
+    if isinstance(layer, Factors):
+        return layer
+    factors = layer.factors()
+    if factors is None or factors.rank >= min(factors.up.shape[0], factors.down[0].numel()):
+        return None
+    return factors
+
+
+def combine(terms: Terms, options: Options, target: Target = ("", "")) -> tuple[Product, Kept]:
+    """Σ weight · ΔW of one layer, and how good it is. `check_forms` comes before.
+
+    A sum whose rank exceeds that of the matrix is brought back to it, at no loss.
+    """
+    forms = [(low_rank(layer), layer, weight) for layer, weight in terms]
+    products = [product(factors, weight) for factors, _, weight in forms if factors is not None]
+    rest = [(layer, weight) for factors, layer, weight in forms if factors is None]
+    if rest:
+        return approximate(_dense(products, rest, options.base, target), options.measure or Measure(energy=1.0))
+    together = total(products)
+    if options.measure:
+        return recompress(together, options.measure)
+    if together.rank > together.full_rank:
+        return recompress(together, Measure(rank=together.full_rank))
+    return together, Kept(together.rank, 1.0, 0.0)
+
+
+def _dense(products: list[Product], rest: Terms, base: Base | None, target: Target) -> Tensor:
+    """The sum as a float32 matrix of the weight's shape."""
+    shape = rest[0][0].shape
+    matrix = torch.zeros(shape)
+    for layer, weight in rest:
+        matrix.add_(layer.delta(base(*target) if _needs_base(layer) else None).reshape(shape), alpha=weight)
+    for one in products:
+        matrix.flatten(1).addmm_(one.up, one.down)
+    return matrix
+
+
+def combined(
+    terms: dict[Target, Terms], options: Options, dtype: torch.dtype
+) -> Iterator[tuple[Target, Factors, Kept]]:
+    """Layer by layer: the sum in `dtype`, and how far it is, number format included, from the exact one."""
+    check_forms(terms, options)
+    for target, layers in terms.items():
+        exact, kept = combine(layers, options, target)
+        factors = cast(exact.factors(), dtype)
+        rounding = distance(exact, product(factors)) / (norm(exact) or 1.0)
+        yield target, factors, replace(kept, error=(kept.error**2 + rounding**2) ** 0.5)
+
+
+def cast(factors: Factors, dtype: torch.dtype) -> Factors:
+    """The same factors in another number format."""
+    return Factors(factors.down.to(dtype), factors.up.to(dtype), factors.alpha)
+
+
+def distance(first: Product, second: Product) -> float:
+    """Frobenius norm of the difference of two updates, from their factors; resolved to about 1e-8 of their norms."""
+    return max(0.0, inner(first, first) + inner(second, second) - 2 * inner(first, second)) ** 0.5

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from engine.formats.adapter import Adapter
 from engine.lora.layers import LoRALayer, wrap
 
 Layers = dict[str, dict[str, LoRALayer]]
@@ -70,6 +71,22 @@ def inject(
             layer = wrap(parts[part].get_submodule(path), rank, alpha, dropout)
             layer.reset(torch.Generator().manual_seed(seed(f"{part}.{path}")))
             replace(parts[part], path, layer)
+            layers.setdefault(part, {})[path] = layer
+    return layers
+
+
+@torch.no_grad()
+def apply(parts: Mapping[str, nn.Module], adapter: Adapter) -> Layers:
+    """Put an adapter's layers around the modules of a model, ready for use: no gradients, no dropout."""
+    layers: Layers = {}
+    for part, modules in adapter.parts.items():
+        for path, factors in modules.items():
+            layer = wrap(parts[part].get_submodule(path), factors.rank, factors.alpha)
+            weight = layer.base.weight
+            layer.down = nn.Parameter(factors.down.to(weight.device, torch.float32), requires_grad=False)
+            layer.up = nn.Parameter(factors.up.to(weight.device, torch.float32), requires_grad=False)
+            layer.compute = (layer.down.to(weight.dtype), layer.up.to(weight.dtype))
+            replace(parts[part], path, layer.eval())
             layers.setdefault(part, {})[path] = layer
     return layers
 

@@ -19,8 +19,8 @@ from engine.config import Request, to_toml
 from engine.formats import kohya
 from engine.formats.adapter import Adapter, Factors
 from engine.jobs.generate import read_adapter
-from engine.lora.compose import apply, compose
-from engine.lora.inject import remove
+from engine.lora.compose import compose
+from engine.lora.inject import apply, remove
 from engine.models.load import load_family
 from engine.sampling import sampler
 from engine.worker import run_job

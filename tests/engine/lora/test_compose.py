@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from engine.formats.adapter import Adapter, Factors
-from engine.lora.compose import apply, compose
-from engine.lora.inject import remove
+from engine.lora.compose import compose
+from engine.lora.inject import apply, remove
 
 SHAPES = {"linear": (6, 5), "conv": (6, 5, 3, 3), "pointwise": (4, 6, 1, 1)}
 
@@ -74,14 +74,19 @@ def test_the_composition_is_the_weighted_sum_of_the_dense_updates(terms):
 
 
 def test_ranks_are_concatenated_and_alpha_is_the_new_rank():
-    composed = compose(TERMS["three"]).parts["unet"]
+    composed = compose([(adapter(1), 0.5), (adapter(2, ("conv",), rank=1), 3.0)]).parts["unet"]
     assert {name: (found.rank, found.alpha) for name, found in composed.items()} == {
-        "linear": (6, 6.0),
-        "conv": (7, 7.0),
-        "pointwise": (6, 6.0),
+        "linear": (3, 3.0),
+        "conv": (4, 4.0),
+        "pointwise": (3, 3.0),
     }
-    assert composed["conv"].down.shape == (7, 5, 3, 3) and composed["conv"].up.shape == (6, 7, 1, 1)
+    assert composed["conv"].down.shape == (4, 5, 3, 3) and composed["conv"].up.shape == (6, 4, 1, 1)
     assert all(found.down.dtype == found.up.dtype == torch.float32 for found in composed.values())
+
+
+def test_a_rank_beyond_the_matrix_is_brought_back_to_it():
+    composed = compose(TERMS["three"]).parts["unet"]
+    assert {name: found.rank for name, found in composed.items()} == {"linear": 5, "conv": 6, "pointwise": 4}
 
 
 def test_factors_added_one_by_one_would_have_been_something_else():
