@@ -7,8 +7,12 @@ moment.
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import gc
 import importlib
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,9 +91,28 @@ class Workbench(PaintsSpans, Hosted, Themed):
         await self.bring(self.session.panel if self.session.panel in actions.PANELS else "projects")
         self.news()
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))  # the shell has drawn over it
+        self._heed_signals()
         self.start_host()
+        gc.freeze()  # what is there by now stays: a full collection in the middle of a page down takes longer than it
         for complaint in self._complaints:
             self.say(complaint, "warning")
+
+    def _heed_signals(self) -> None:
+        """Remember where one was when the terminal goes or somebody ends the app."""
+
+        def hung_up() -> None:
+            self.remember()
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGHUP)  # nobody is there to draw for
+
+        def terminated() -> None:
+            self.remember()
+            self.exit(return_code=128 + signal.SIGTERM)
+
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, hung_up)
+            loop.add_signal_handler(signal.SIGTERM, terminated)
 
     async def on_unmount(self) -> None:
         await self.end_host()
@@ -184,7 +207,7 @@ class Workbench(PaintsSpans, Hosted, Themed):
         panel = self.panel if self._running and self.screen_stack else None
         if panel is not None:
             shown = [one for one in actions.of(panel.name_) if one.footer]
-            self.screen_stack[0].query_one(KeyLine).show(shown, self.why_not)
+            self.screen_stack[0].query_one(KeyLine).show(shown, lambda one: panel.why_not(one.verb))
 
     def remember(self) -> None:
         """Save the session as it is now."""
