@@ -1,7 +1,7 @@
 """The monitor: one run, live or long over, as its journal tells it.
 
 Events only go into the history. The screen is brought up to date from it by a timer that exists while there is
-something new, at most twice a second, and not at all while another panel is in front. So what a run costs the terminal
+something new, at most every 0.75 s, and not at all while another panel is in front. So what a run costs the terminal
 does not depend on how much it says.
 """
 
@@ -28,7 +28,7 @@ from loratui.screens.monitor_text import Seen
 from loratui.screens.monitor_view import RunView
 from loratui.widgets.panel import Panel
 
-PERIOD = 0.5
+PERIOD = 0.75
 """Seconds between two updates of the screen."""
 PROMPT = 0.03
 """Seconds in which what comes together is shown together."""

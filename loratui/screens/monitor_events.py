@@ -14,10 +14,14 @@ from loratui.widgets.columns import clean
 class Events(Lines):
     """As many of the last lines as there is room for, the newest at the bottom."""
 
+    _last: tuple[Line, ...] = ()
+
     def show(self, history: History) -> None:
         """Show the last lines of a run."""
-        last = history.lines[-self.size.height :] if self.size.height else []
-        self.tell([_row(line) for line in last] or [Text("nothing yet", style="dim")])
+        last = tuple(history.lines[-self.size.height :]) if self.size.height else ()
+        if last != self._last or not last:
+            self._last = last
+            self.tell([_row(line) for line in last] or [Text("nothing yet", style="dim")])
 
 
 def everything(history: History) -> str:

@@ -24,13 +24,14 @@ class Lines(PaintsChanges):
         super().__init__(id=id, classes=classes)
         self._wrap = wrap
         self._texts: list[Text] = []
-        self._lines: list[Text] = []
-        self._width = -1
+        self._strips: list[Strip] | None = None
+        self._width = 0
+        """Of the strips."""
 
     def tell(self, texts: Sequence[Text]) -> None:
         """Show these in place of what was shown."""
         if list(texts) != self._texts:
-            self._texts, self._width = list(texts), -1
+            self._texts, self._strips = list(texts), None
             self.repaint()
 
     def height_at(self, width: int) -> int:
@@ -39,12 +40,16 @@ class Lines(PaintsChanges):
 
     def line(self, y: int) -> Strip:
         width = self.size.width
-        if width != self._width:
-            self._width = width
-            self._lines = [line for text in self._texts for line in self._fitted(text, width)]
-        text = self._coloured(self._lines[y]) if y < len(self._lines) else Text()
-        strip = Strip(list(text.render(self.app.console)))
-        return strip.adjust_cell_length(width).apply_style(self.rich_style)
+        if self._strips is None or width != self._width:
+            self._width, style = width, self.rich_style
+            lines = [self._coloured(line) for text in self._texts for line in self._fitted(text, width)]
+            strips = [Strip(line.render(self.app.console)) for line in [*lines, Text(end="")]]
+            self._strips = [strip.adjust_cell_length(width).apply_style(style) for strip in strips]
+        return self._strips[min(y, len(self._strips) - 1)]
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._strips = None
 
     def _fitted(self, text: Text, width: int) -> list[Text]:
         if self._wrap and width > 0:

@@ -124,7 +124,8 @@ def when(seen: Seen) -> str:
             return ""
         if told.ends and stage in ("train", "draw"):
             return f"ends {clock(told.ends + 59, seen.now)}"
-        return f"for {coarse(told.spent(seen.now))}" if told.first else ""
+        spent = told.spent(seen.now)
+        return f"for {coarse(spent)}" if spent >= 10 else ""
     if seen.live or seen.state == "queued" or not told.last:
         return ""
     return f"took {figures.duration(told.spent())}, until {clock(told.last, seen.now)}"
@@ -224,7 +225,10 @@ def story(seen: Seen, width: int) -> list[Text]:
         going = seen.live and stage is told.stage
         sign = "●" if going else "✓" if seen.live or seen.state == "done" else "·"
         words = STAGES.get(stage.name, clean(stage.name))
-        line = Text(f"{sign} {words:<24}{_count(stage):>12}", style="$state-running" if going else "")
+        line = Text(
+            f"{sign} {words:<24}{_count(stage) if going or stage.done else '':>12}",
+            style="$state-running" if going else "",
+        )
         if going and stage.total:
             room = max(4, min(40, width - line.cell_len - 4))
             line.append("  ").append_text(bar(stage.done / stage.total, room))

@@ -139,7 +139,9 @@ class RunView(Vertical):
 
     def _keep_focus(self) -> None:
         focused = self.screen.focused
-        lost = focused is None or (focused.is_attached and not all(node.display for node in focused.ancestors_with_self))
+        lost = focused is None or (
+            focused.is_attached and not all(node.display for node in focused.ancestors_with_self)
+        )
         if lost and self.screen.is_active and self.parent.display and not self.log_shown:
             self._focus_first("#body .start")
 
@@ -172,10 +174,9 @@ class RunView(Vertical):
     def _tell_charts(self, seen: Seen) -> None:
         if not seen.history.step:
             return
-        span = (0, max(seen.total, seen.history.step))
-        self.chart.show(loss_series(seen.history), markers(seen.history), span)
+        self.chart.show(loss_series(seen.history), markers(seen.history))
         if self.has_class("-wide"):
-            self.query_one("#rates", LineChart).show(rate_series(seen.history), [], span)
+            self.query_one("#rates", LineChart).show(rate_series(seen.history))
 
     def _tell_figures(self) -> None:
         cursor = self.chart.cursor_x
