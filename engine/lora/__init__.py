@@ -1,1 +1,8 @@
-"""Low-rank adapters: layers, injection, and the flat buffer that training works on. Knows no trainer and no file."""
+"""Low-rank adapters: layers, injection, algebra, and the flat buffer that training works on. Knows no trainer.
+
+`apply` puts an adapter on a diffusers pipeline; see `engine.lora.pipeline`.
+"""
+
+from engine.lora.pipeline import apply
+
+__all__ = ["apply"]
