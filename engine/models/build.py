@@ -7,7 +7,6 @@ together.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,15 @@ from torch import Tensor, nn
 from engine.errors import Problem, UserError
 from engine.formats.container import listed
 from engine.models.base import freeze
-from engine.models.ldm import ATTENTION
+from engine.models.ldm import modern_name
 from engine.models.source import Component
+
+
+def places(part: str, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors that a part with this config has, by the names of `ldm.modern_name`: their shapes, and no memory."""
+    with torch.device("meta"):
+        module = _MAKERS[part](config)
+    return {modern_name(name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def build(part: str, component: Component, field: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
@@ -73,11 +79,22 @@ def _vae(config: dict[str, Any]) -> nn.Module:
 
 
 def _text(config: dict[str, Any]) -> nn.Module:
-    from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
+    return CLIPTextModel(_text_config(config))
+
+
+def _projecting_text(config: dict[str, Any]) -> nn.Module:
+    from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection(_text_config(config))
+
+
+def _text_config(config: dict[str, Any]) -> Any:
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+
     # of a stranger's config only these: others can name code on a hub that transformers would fetch
-    return CLIPTextModel(CLIPTextConfig(**{name: config[name] for name in _TEXT_FIELDS if name in config}))
+    return CLIPTextConfig(**{name: config[name] for name in _TEXT_FIELDS if name in config})
 
 
 _TEXT_FIELDS = (
@@ -85,18 +102,12 @@ _TEXT_FIELDS = (
     "max_position_embeddings", "hidden_act", "layer_norm_eps", "bos_token_id", "eos_token_id", "pad_token_id",
 )  # fmt: skip
 
-_MAKERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {"unet": _unet, "vae": _vae, "text_encoder": _text}
-
-
-def modern_name(name: str) -> str:
-    """A tensor's name as the libraries of now spell it.
-
-    CLIPTextModel lost its `text_model.` in transformers 5; a VAE's attention was named otherwise before diffusers 0.14.
-    """
-    name = name.removeprefix("text_model.")
-    if found := re.fullmatch(r"((?:en|de)coder\.mid_block\.attentions\.0)\.(\w+)\.(weight|bias)", name):
-        return f"{found[1]}.{ATTENTION.get(found[2], found[2])}.{found[3]}"
-    return name
+_MAKERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "unet": _unet,
+    "vae": _vae,
+    "text_encoder": _text,
+    "text_encoder_2": _projecting_text,
+}
 
 
 def _fit(tensor: Tensor, shape: torch.Size) -> Tensor | None:

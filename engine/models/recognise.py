@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import Problem, UserError
+from engine.formats.container import TensorInfo
 
 WANTED = "a Stable Diffusion 1.x base"
 
@@ -105,8 +106,16 @@ def check_file(where: Path, field: str, names: Iterable[str]) -> None:
     for pattern, family in _FILES:
         if any(re.match(pattern, name) for name in names):
             raise not_supported(where, field, family)
-    if any(name.startswith("model.diffusion_model.input_blocks.0.0.") for name in names):
-        return
+    if not _has_unet(names):
+        raise _no_base(where, field, names, WANTED)
+
+
+def _has_unet(names: Iterable[str]) -> bool:
+    return any(name.startswith("model.diffusion_model.input_blocks.0.0.") for name in names)
+
+
+def _no_base(where: Path, field: str, names: tuple[str, ...], wanted: str) -> UserError:
+    """The refusal of a file that is something else, and what it is as far as its keys tell."""
     found, advice = "a file without named tensors", "choose a whole base model"
     if names:
         found = f"{len(names)} tensors of no known kind, such as {min(names)}"
@@ -114,4 +123,55 @@ def check_file(where: Path, field: str, names: Iterable[str]) -> None:
         if any(re.match(pattern, name) for name in names):
             found, advice = kind, what_to_do
             break
-    raise UserError(Problem(where=str(where), field=field, expected=WANTED, found=found, advice=advice))
+    return UserError(Problem(where=str(where), field=field, expected=wanted, found=found, advice=advice))
+
+
+# ---- families that can be read and written, trained or not
+
+READABLE = "a Stable Diffusion 1, 2 or XL model"
+_UNREADABLE = (
+    (r"(model\.diffusion_model\.)?joint_blocks\.", "Stable Diffusion 3"),
+    (r"(model\.diffusion_model\.)?double_blocks\.", "FLUX"),
+    (r"conditioner\.embedders\.0\.model\.", "the refiner of Stable Diffusion XL"),
+    (r"model\.diffusion_model\.label_emb\.weight", "an upscaler or another UNet with labels"),
+    (r"(edm_mean|edm_vpred\.)", "Playground 2.5 or another model with its own noise levels"),
+)
+
+
+def family_of_file(where: Path, field: str, header: Mapping[str, TensorInfo]) -> str:
+    """`sd1`, `sd2` or `sdxl`: the family of a single file with these tensors, as far as they go. Raises UserError."""
+    names = tuple(header)
+    for pattern, name in _UNREADABLE:
+        if any(re.match(pattern, key) for key in names):
+            raise _unreadable(where, field, name)
+    if not _has_unet(names):
+        raise _no_base(where, field, names, READABLE)
+    labelled = "model.diffusion_model.label_emb.0.0.weight" in header
+    texts = {family for start, family in _TEXTS.items() if any(name.startswith(start) for name in names)}
+    if labelled and texts & {"sd1", "sd2"}:
+        raise _unreadable(where, field, "a UNet with more conditions than text")
+    linear = any(len(info.shape) == 2 for key, info in header.items() if _PROJ_IN.match(key))
+    return "sdxl" if labelled else "sd2" if linear or "sd2" in texts else "sd1"
+
+
+_PROJ_IN = re.compile(r"model\.diffusion_model\.input_blocks\.\d+\.1\.proj_in\.weight")
+_TEXTS = {"cond_stage_model.transformer.": "sd1", "cond_stage_model.model.": "sd2", "conditioner.embedders.1.": "sdxl"}
+
+
+def family_of_folder(where: Path, field: str, pipeline: str, unet: Mapping[str, Any]) -> str:
+    """`sd1`, `sd2` or `sdxl`: the family of a folder, by pipeline class and UNet config. Raises UserError."""
+    foreign = foreign_pipeline(pipeline)
+    if foreign and not pipeline.startswith("StableDiffusionXL"):
+        raise _unreadable(where, field, foreign)
+    if unet.get("addition_embed_type") == "text_time":
+        return "sdxl"
+    if unet.get("time_cond_proj_dim"):
+        raise _unreadable(where, field, "a guidance-distilled (LCM) UNet")
+    if any(unet.get(name) for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim")):
+        raise _unreadable(where, field, "a UNet with more conditions than text")
+    return "sd2" if unet.get("use_linear_projection") else "sd1"
+
+
+def _unreadable(where: Path, field: str, name: str) -> UserError:
+    advice = "choose a model of these families"
+    return UserError(Problem(where=str(where), field=field, expected=READABLE, found=name, advice=advice))

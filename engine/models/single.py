@@ -40,7 +40,7 @@ def open_single(path: Path, field: str) -> Source:
     return Source(
         path,
         components,
-        ldm.SCHEDULE | _marked(weights),
+        ldm.SCHEDULE | marked(weights),
         partial(clip_tokenizer, window),
         (path,),
         _notices(weights, [names for _, names in configs.values()]),
@@ -145,11 +145,11 @@ def _check(path: Path, field: str, weights: Weights, configs: dict[str, tuple[di
 # ---- what the file says of itself
 
 
-def _marked(weights: Weights) -> dict[str, Any]:
+def marked(weights: Weights) -> dict[str, Any]:
     """What the marks of a file say of its schedule: what the UNet predicts, and whether it ends in pure noise.
 
     Marks are a tensor named `v_pred` or `ztsnr`, metadata (modelspec's, kohya's), or the LDM config that web UIs look
-    for beside the file. Without any it is epsilon.
+    for beside the file. Nothing is said of what has no mark.
     """
     metadata = weights.metadata
     spoken = metadata.get("modelspec.prediction_type", "").lower()
@@ -160,10 +160,12 @@ def _marked(weights: Weights) -> dict[str, Any]:
         or metadata.get("ss_v_parameterization", "").lower() == "true"
         or (not spoken and _yaml_says_v(weights.path.with_suffix(".yaml")))
     )
-    marked: dict[str, Any] = {"prediction_type": "v_prediction" if by_v else "epsilon"}
+    said: dict[str, Any] = {}
+    if by_v or spoken:
+        said["prediction_type"] = "v_prediction" if by_v else "epsilon"
     if "ztsnr" in weights.tensors:
-        marked |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return marked
+        said |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return said
 
 
 def _yaml_says_v(path: Path) -> bool:

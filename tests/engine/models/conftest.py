@@ -12,9 +12,23 @@ import torch
 
 Shapes = dict[str, tuple[int, ...]]
 
-SD15 = SimpleNamespace(unet=320, context=768, vae=128, text_layers=12, in_channels=4)
-SMALL = SimpleNamespace(unet=32, context=32, vae=32, text_layers=2, in_channels=4)
-MULTIPLIERS = (1, 2, 4, 4)
+
+def sizes(**given) -> SimpleNamespace:
+    """Sizes of a model; depths: transformer blocks of the UNet's levels; added: width of SDXL's other conditions."""
+    usual = {"in_channels": 4, "multipliers": (1, 2, 4, 4), "depths": (1, 1, 1, 0), "linear": False, "added": 0}
+    return SimpleNamespace(**usual | given)
+
+
+SD15 = sizes(unet=320, context=768, vae=128, text_layers=12)
+SMALL = sizes(unet=32, context=32, vae=32, text_layers=2)
+SD2 = sizes(unet=320, context=1024, vae=128, linear=True, text_layers=24)
+SMALL2 = sizes(unet=64, context=64, vae=32, linear=True, text_layers=3)
+_XL = {"multipliers": (1, 2, 4), "linear": True}
+SDXL = sizes(unet=320, context=2048, vae=128, depths=(0, 2, 10), added=2816, text_layers=12, **_XL)
+SDXL.clip, SDXL.big, SDXL.big_layers = 768, 1280, 32
+SMALLXL = sizes(unet=64, context=96, vae=32, depths=(0, 1, 2), added=1600, text_layers=2, **_XL)
+SMALLXL.clip, SMALLXL.big, SMALLXL.big_layers = 32, 64, 2
+VAE_MULTIPLIERS = (1, 2, 4, 4)
 
 
 def layer(name: str, *shape: int, bias: bool = True) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -35,10 +49,15 @@ def unet_shapes(sizes: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]
         if before != after:
             yield from layer(f"{at}.skip_connection", after, before, 1, 1)
 
-    def transformer(at: str, channels: int):
+    def transformer(at: str, channels: int, depth: int):
         yield from layer(f"{at}.norm", channels)
-        yield from layer(f"{at}.proj_in", channels, channels, 1, 1)
-        block = f"{at}.transformer_blocks.0"
+        kernel = () if sizes.linear else (1, 1)
+        yield from layer(f"{at}.proj_in", channels, channels, *kernel)
+        for number in range(depth):
+            yield from transformer_block(f"{at}.transformer_blocks.{number}", channels)
+        yield from layer(f"{at}.proj_out", channels, channels, *kernel)
+
+    def transformer_block(block: str, channels: int):
         for attention, source in (("attn1", channels), ("attn2", sizes.context)):
             yield from layer(f"{block}.{attention}.to_q", channels, channels, bias=False)
             yield from layer(f"{block}.{attention}.to_k", channels, source, bias=False)
@@ -48,36 +67,40 @@ def unet_shapes(sizes: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]
         yield from layer(f"{block}.ff.net.2", channels, channels * 4)
         for number in (1, 2, 3):
             yield from layer(f"{block}.norm{number}", channels)
-        yield from layer(f"{at}.proj_out", channels, channels, 1, 1)
 
     yield from layer("time_embed.0", embedding, width)
     yield from layer("time_embed.2", embedding, embedding)
+    if sizes.added:
+        yield from layer("label_emb.0.0", embedding, sizes.added)
+        yield from layer("label_emb.0.2", embedding, embedding)
     yield from layer("input_blocks.0.0", width, sizes.in_channels, 3, 3)
     channels, skips, number = width, [width], 1
-    for level, multiplier in enumerate(MULTIPLIERS):
+    last = len(sizes.multipliers) - 1
+    for level, (multiplier, depth) in enumerate(zip(sizes.multipliers, sizes.depths, strict=True)):
         for _ in range(2):
             yield from resnet(f"input_blocks.{number}.0", channels, width * multiplier)
             channels = width * multiplier
-            if level < 3:
-                yield from transformer(f"input_blocks.{number}.1", channels)
+            if depth:
+                yield from transformer(f"input_blocks.{number}.1", channels, depth)
             skips.append(channels)
             number += 1
-        if level < 3:
+        if level < last:
             yield from layer(f"input_blocks.{number}.0.op", channels, channels, 3, 3)
             skips.append(channels)
             number += 1
     yield from resnet("middle_block.0", channels, channels)
-    yield from transformer("middle_block.1", channels)
+    yield from transformer("middle_block.1", channels, max(sizes.depths))
     yield from resnet("middle_block.2", channels, channels)
     number = 0
-    for level, multiplier in reversed(list(enumerate(MULTIPLIERS))):
+    for level in range(last, -1, -1):
         for index in range(3):
-            yield from resnet(f"output_blocks.{number}.0", channels + skips.pop(), width * multiplier)
-            channels = width * multiplier
-            if level < 3:
-                yield from transformer(f"output_blocks.{number}.1", channels)
+            yield from resnet(f"output_blocks.{number}.0", channels + skips.pop(), width * sizes.multipliers[level])
+            channels = width * sizes.multipliers[level]
+            if sizes.depths[level]:
+                yield from transformer(f"output_blocks.{number}.1", channels, sizes.depths[level])
             if level > 0 and index == 2:
-                yield from layer(f"output_blocks.{number}.{2 if level < 3 else 1}.conv", channels, channels, 3, 3)
+                slot = 2 if sizes.depths[level] else 1
+                yield from layer(f"output_blocks.{number}.{slot}.conv", channels, channels, 3, 3)
             number += 1
     yield from layer("out.0", width)
     yield from layer("out.2", 4, width, 3, 3)
@@ -103,7 +126,7 @@ def vae_shapes(sizes: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]:
 
     channels = width
     yield from layer("encoder.conv_in", width, 3, 3, 3)
-    for level, multiplier in enumerate(MULTIPLIERS):
+    for level, multiplier in enumerate(VAE_MULTIPLIERS):
         for index in range(2):
             yield from resnet(f"encoder.down.{level}.block.{index}", channels, width * multiplier)
             channels = width * multiplier
@@ -114,7 +137,7 @@ def vae_shapes(sizes: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from layer("encoder.conv_out", 8, deep, 3, 3)
     yield from layer("decoder.conv_in", deep, 4, 3, 3)
     yield from middle("decoder.mid")
-    for level, multiplier in reversed(list(enumerate(MULTIPLIERS))):
+    for level, multiplier in reversed(list(enumerate(VAE_MULTIPLIERS))):
         for index in range(3):
             yield from resnet(f"decoder.up.{level}.block.{index}", channels, width * multiplier)
             channels = width * multiplier
@@ -127,7 +150,7 @@ def vae_shapes(sizes: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def text_shapes(sizes: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]:
-    hidden = sizes.context
+    hidden = getattr(sizes, "clip", sizes.context)
     yield "embeddings.token_embedding.weight", (49408, hidden)
     yield "embeddings.position_embedding.weight", (77, hidden)
     for number in range(sizes.text_layers):
@@ -141,19 +164,56 @@ def text_shapes(sizes: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]
     yield from layer("final_layer_norm", hidden)
 
 
+def openclip_shapes(sizes: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The text half of OpenCLIP: SD2's only one, the second of SDXL."""
+    width, layers = getattr(sizes, "big", sizes.context), getattr(sizes, "big_layers", sizes.text_layers)
+    yield "positional_embedding", (77, width)
+    yield "text_projection", (width, width)
+    yield "logit_scale", ()
+    yield "token_embedding.weight", (49408, width)
+    for number in range(layers):
+        at = f"transformer.resblocks.{number}"
+        yield from layer(f"{at}.ln_1", width)
+        yield f"{at}.attn.in_proj_weight", (3 * width, width)
+        yield f"{at}.attn.in_proj_bias", (3 * width,)
+        yield from layer(f"{at}.attn.out_proj", width, width)
+        yield from layer(f"{at}.ln_2", width)
+        yield from layer(f"{at}.mlp.c_fc", width * 4, width)
+        yield from layer(f"{at}.mlp.c_proj", width, width * 4)
+    yield from layer("ln_final", width)
+
+
+def file_shapes(family: str, sizes: SimpleNamespace) -> Shapes:
+    """All tensors of a single file of a family."""
+    texts = {
+        "sd1": {"cond_stage_model.transformer.text_model.": text_shapes},
+        "sd2": {"cond_stage_model.model.": openclip_shapes},
+        "sdxl": {
+            "conditioner.embedders.0.transformer.text_model.": text_shapes,
+            "conditioner.embedders.1.model.": openclip_shapes,
+        },
+    }
+    parts = {"model.diffusion_model.": unet_shapes, "first_stage_model.": vae_shapes} | texts[family]
+    return {prefix + name: shape for prefix, shapes in parts.items() for name, shape in shapes(sizes)}
+
+
+FULL = {"sd1": SD15, "sd2": SD2, "sdxl": SDXL}
+LITTLE = {"sd1": SMALL, "sd2": SMALL2, "sdxl": SMALLXL}
+
+
 @pytest.fixture(scope="session")
 def ldm_layout() -> SimpleNamespace:
     """Names and shapes of the three parts, without prefixes: functions of `sd15` or `small` sizes."""
-    return SimpleNamespace(unet=unet_shapes, vae=vae_shapes, text=text_shapes, sd15=SD15, small=SMALL)
+    return SimpleNamespace(
+        unet=unet_shapes, vae=vae_shapes, text=text_shapes, sd15=SD15, small=SMALL, file=file_shapes, full=FULL
+    )
 
 
 @pytest.fixture(scope="session")
 def sd1_tensors() -> dict[str, torch.Tensor]:
     """A small random model of SD1's structure, under the names of a single file, fp16. Not to be changed."""
     generator = torch.Generator().manual_seed(1)
-    shapes = {f"model.diffusion_model.{name}": shape for name, shape in unet_shapes(SMALL)}
-    shapes |= {f"first_stage_model.{name}": shape for name, shape in vae_shapes(SMALL)}
-    shapes |= {f"cond_stage_model.transformer.text_model.{name}": shape for name, shape in text_shapes(SMALL)}
+    shapes = file_shapes("sd1", SMALL)
     return {name: (torch.randn(shape, generator=generator) * 0.05).half() for name, shape in shapes.items()}
 
 
@@ -165,3 +225,16 @@ def sd1_file(sd1_tensors: dict[str, torch.Tensor], tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("sd1") / "small.safetensors"
     save_file(sd1_tensors, path)
     return path
+
+
+@pytest.fixture(scope="session", params=["sd1", "sd2", "sdxl"])
+def small_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A small random model of each family as a single file: `family`, `path`, `tensors`. Not to be changed."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(2)
+    shapes = file_shapes(request.param, LITTLE[request.param])
+    tensors = {name: (torch.randn(shape, generator=generator) * 0.05).half() for name, shape in shapes.items()}
+    path = tmp_path_factory.mktemp(request.param) / "small.safetensors"
+    save_file(tensors, path, {"modelspec.title": "a small one", "format": "pt"})
+    return SimpleNamespace(family=request.param, path=path, tensors=tensors)
