@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.text import Text
 
@@ -14,14 +15,20 @@ from loratui.widgets.columns import clean
 class Events(Lines):
     """As many of the last lines as there is room for, the newest at the bottom."""
 
-    _last: tuple[Line, ...] = ()
+    _told: Sequence[Line] = ()
+    _last: Sequence[Line] | None = None
+    """Those that are shown."""
 
-    def show(self, history: History) -> None:
-        """Show the last lines of a run."""
-        last = tuple(history.lines[-self.size.height :]) if self.size.height else ()
-        if last != self._last or not last:
+    def show(self, lines: Sequence[Line]) -> None:
+        """Show the last of these lines."""
+        self._told = lines
+        last = lines[max(0, len(lines) - self.size.height) :]
+        if last != self._last:
             self._last = last
             self.tell([_row(line) for line in last] or [Text("nothing yet", style="dim")])
+
+    def on_resize(self) -> None:
+        self.show(self._told)
 
 
 def everything(history: History) -> str:

@@ -87,4 +87,5 @@ class RunLog(Vertical):
         if text is not None:
             hits = self.query_one(LogView).find(text)
             if text:
-                self.app.say(f"{hits:,} lines have {text}" if hits else f"no line has {text}")
+                found = f"{hits:,} lines have" if hits > 1 else "1 line has" if hits else "no line has"
+                self.app.say(f"{found} {text}")

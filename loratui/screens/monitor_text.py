@@ -27,7 +27,7 @@ SLOW = 20
 GOES_ON = ("stopped", "released", "failed", "crashed", "refused")
 """States from which a retry goes on."""
 TROUBLE = ("failed", "refused", "crashed", "stalled", "elsewhere")
-GAP = "   "
+GAP = "  "
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,12 @@ def at_step(history: History, step: int | None) -> list[Text]:
         f"smoothed {_loss(steps.smoothed.values[index])}",
     ]
     if len(history.validation.steps):
-        losses.append(f"val {figures.number(history.validation.at(number), 3)}{_best(history)}")
-    rates = [f"{short(part)} {figures.number(course[index], 3)}" for part, course in _told_at(steps.rates, index)]
-    return [Text("  ".join(losses)), Text(f" lr  {'  '.join(rates)}" if rates else "")]
+        losses.append(f"val {figures.number(history.validation.at(number), 3)}")
+    rates = [f"lr {short(part)} {figures.number(course[index], 3)}" for part, course in _told_at(steps.rates, index)]
+    if history.validation.best is not None:
+        best_step, best = history.validation.best
+        rates.append(f"best val {figures.number(best, 3)} at {best_step:,}")
+    return [Text(GAP.join(losses)), Text(f" {GAP.join(rates)}")]
 
 
 def _told_at(rates: dict[str, array], index: int) -> list[tuple[str, array]]:
@@ -171,13 +174,6 @@ def _told_at(rates: dict[str, array], index: int) -> list[tuple[str, array]]:
 
 def _loss(value: float) -> str:
     return figures.number(value, 3) if value == value else "not finite"
-
-
-def _best(history: History) -> str:
-    if history.validation.best is None:
-        return ""
-    step, value = history.validation.best
-    return f"  best {figures.number(value, 3)} at {step:,}"
 
 
 def short(part: str) -> str:

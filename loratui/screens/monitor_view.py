@@ -47,6 +47,7 @@ class RunView(Vertical):
     RunView #rates { display: none; width: 40%; }
     RunView.-wide #rates { display: block; }
     RunView #trouble { display: none; padding: 0 1; }
+    RunView.-troubled #trouble { display: block; }
     RunView #story { display: none; height: 1fr; }
     RunView #story Lines { height: auto; padding: 0 1; }
     RunView #large { display: none; height: 1fr; }
@@ -60,8 +61,8 @@ class RunView(Vertical):
     RunView #log { display: none; }
     RunView.-waiting #story { display: block; }
     RunView.-waiting #charts, RunView.-waiting #figures { display: none; }
-    RunView.-waiting #events { display: none; }
-    RunView.-waiting.-tall #events { display: block; }
+    RunView.-waiting #events, RunView.-troubled #events { display: none; }
+    RunView.-tall #events { display: block; }
     RunView.-drawing #charts, RunView.-drawing #figures, RunView.-drawing #picture { display: none; }
     RunView.-drawing #large { display: block; }
     RunView.-drawing #story { display: block; height: 6; }
@@ -124,7 +125,7 @@ class RunView(Vertical):
         self._face(seen)
         self._tell_texts(seen)
         self._tell_charts(seen)
-        self.query_one(Events).show(seen.history)
+        self.query_one(Events).show(seen.history.lines)
         self._tell_samples(seen)
 
     def _face(self, seen: Seen) -> None:
@@ -164,7 +165,7 @@ class RunView(Vertical):
             story.tell([*wrong, *([Text("")] if wrong else []), *text.story(seen, width)])
             story.styles.height = story.height_at(width)
             wrong = []
-        trouble.display = bool(wrong)
+        self.set_class(bool(wrong), "-troubled")
         trouble.tell(wrong)
         trouble.styles.height = min(
             max(2, self.size.height // 3), trouble.height_at(self.query_one(".main").size.width - 2)
