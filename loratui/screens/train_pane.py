@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
+from textual.events import DescendantBlur, DescendantFocus
 
 from loratui.draft import SUBSETS, absolute
 from loratui.draft_fields import Leaf, choices, leaves, parsed, spelled
@@ -87,6 +89,12 @@ class FieldPane(Vertical):
     def _moved(self) -> None:
         if setup := self._keeper.setup:
             self._help.show(help_lines(setup, self._keeper.problems(), self.key, looks_of(self)))
+
+    @on(DescendantFocus)
+    @on(DescendantBlur)
+    def _focused(self) -> None:
+        """Say how typing ends, as soon as what is typed goes into the field."""
+        self.border_subtitle = Content("⏎ takes it, esc leaves it as it was" if self.form.editor.has_focus else "")
 
     def recolour(self) -> None:
         """The theme is another one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from engine import protocol
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 120.0
+DEADLINE = float(os.environ.get("LORATUI_DEADLINE", 120))
 """Seconds after which a test gives up; nothing here takes that long on a machine that does anything else."""
 
 
@@ -62,8 +62,8 @@ def kill(workspace: Path, module: str) -> None:
 
 
 def events(workspace: Path, run: str) -> list[dict]:
-    path = workspace / "projects" / "default" / "runs" / run / protocol.JOURNAL
-    text = path.read_text() if path.exists() else ""
+    path = next(workspace.glob(f"projects/*/runs/{run}/{protocol.JOURNAL}"), None)
+    text = path.read_text() if path else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
@@ -77,14 +77,14 @@ def ended(workspace: Path, run: str) -> str:
     return last.get("state", "") if last.get("event") == "end" else ""
 
 
-def until(condition):
-    """Wait until something is true, and return it."""
+def until(condition, told=lambda: ""):
+    """Wait until something is true, and return it. `told`: what to say if it never is."""
     deadline = time.monotonic() + DEADLINE
     while not (found := condition()):
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, told()
         time.sleep(0.05)
     return found
 
 
 def only_run(workspace: Path) -> str:
-    return until(lambda: [path.name for path in workspace.glob("projects/default/runs/2*")])[0]
+    return until(lambda: [path.name for path in workspace.glob("projects/*/runs/2*")])[0]

@@ -20,7 +20,11 @@ def screen(terminal) -> str:
 
 
 def sees(terminal, *texts: str) -> None:
-    until(lambda: all(text in screen(terminal) for text in texts))
+    until(lambda: all(text in screen(terminal) for text in texts), lambda: f"no {texts} in\n{screen(terminal)}")
+
+
+def gone(terminal, text: str) -> None:
+    until(lambda: text not in screen(terminal))
 
 
 def press(terminal, *keys: str) -> None:
@@ -43,19 +47,28 @@ def test_a_run_started_in_the_app_outlives_the_terminal_and_is_whole_in_the_next
     press(terminal, "2")
     sees(terminal, "2 Dataset")
     press(terminal, "a")
-    sees(terminal, "folder")
+    sees(terminal, "Add a folder")
+    press(terminal, "C-u")
     terminal("send-keys", "-t", "it", "-l", str(images))
     press(terminal, "Enter")
     sees(terminal, "0.png")
     press(terminal, "3")
     sees(terminal, "3 Train", "rank")
-    press(terminal, "/")
-    terminal("send-keys", "-t", "it", "-l", "prior.weight")
-    press(terminal, "Enter", "Enter")
-    terminal("send-keys", "-t", "it", "BSpace", "BSpace", "BSpace", "0")
-    press(terminal, "Enter")
+    for field, value in (("model.base", "tiny"), ("prior.weight", "0")):
+        press(terminal, "/")
+        sees(terminal, "Find a field")
+        terminal("send-keys", "-t", "it", "-l", field)
+        sees(terminal, field)
+        press(terminal, "Enter")
+        gone(terminal, "Find a field")
+        press(terminal, "Enter")
+        sees(terminal, "⏎ takes it")
+        press(terminal, "C-u")
+        terminal("send-keys", "-t", "it", "-l", value)
+        press(terminal, "Enter")
+        gone(terminal, "⏎ takes it")
     press(terminal, "S")
-    until(lambda: list(box.glob("projects/my-cat/runs/*")))
+    until(lambda: list(box.glob("projects/my-cat/runs/*")), lambda: screen(terminal))
     sees(terminal, "4 Monitor", "● running")
     run = only_run(box)
     until(lambda: steps(box, run))
@@ -112,11 +125,11 @@ def test_a_crash_gives_the_terminal_back_and_says_where_the_log_is(box, terminal
 
 def test_a_terminated_app_gives_the_terminal_back(box, terminal):
     terminal.open("bash --norc -i")
-    press(terminal, f"PS1='ready> '; {APP}", "Enter")
+    press(terminal, f"PS1='ready> '; {APP}; echo code $?", "Enter")
     sees(terminal, "1 Projects")
     (app,) = pids(box, "loratui")
     os.kill(app, signal.SIGTERM)
-    sees(terminal, "ready>")
+    sees(terminal, "ready>", "code 143")
     until(lambda: not pids(box, "engine"))
     assert "1 Projects" not in screen(terminal)
 
