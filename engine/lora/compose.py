@@ -129,7 +129,7 @@ def combine(terms: Terms, options: Options, target: Target = ("", "")) -> tuple[
     products = [product(factors, weight) for factors, _, weight in forms if factors is not None]
     rest = [(layer, weight) for factors, layer, weight in forms if factors is None]
     if rest:
-        return approximate(_dense(products, rest, options.base, target), options.measure or Measure(energy=1.0))
+        return approximate(_sum(products, rest, options.base, target), options.measure or Measure(energy=1.0))
     together = total(products)
     if options.measure:
         return recompress(together, options.measure)
@@ -138,15 +138,20 @@ def combine(terms: Terms, options: Options, target: Target = ("", "")) -> tuple[
     return together, Kept(together.rank, 1.0, 0.0)
 
 
-def _dense(products: list[Product], rest: Terms, base: Base | None, target: Target) -> Tensor:
+def _sum(products: list[Product], rest: Terms, base: Base | None, target: Target) -> Tensor:
     """The sum as a float32 matrix of the weight's shape."""
     shape = rest[0][0].shape
     matrix = torch.zeros(shape)
     for layer, weight in rest:
-        matrix.add_(layer.delta(base(*target) if _needs_base(layer) else None).reshape(shape), alpha=weight)
+        matrix.add_(dense(layer, base, target), alpha=weight)
     for one in products:
         matrix.flatten(1).addmm_(one.up, one.down)
     return matrix
+
+
+def dense(layer: Layer, base: Base | None, target: Target) -> Tensor:
+    """ΔW of one layer, float64. base: asked for the weight of a DoRA."""
+    return layer.delta(base(*target) if base and _needs_base(layer) else None).reshape(layer.shape)
 
 
 def combined(

@@ -25,10 +25,13 @@ GAIN = 1e-4
 """The randomized decomposition is enough where a round's share of newly found energy is below this."""
 
 
-def approximate(update: Tensor, measure: Measure, clamp: float = 1.0) -> tuple[Product, Kept]:
+def approximate(
+    update: Tensor, measure: Measure, clamp: float = 1.0, dtype: torch.dtype = torch.float32
+) -> tuple[Product, Kept]:
     """The best approximation of ΔW, [out, in(, kh, kw)] float32, and how good it is.
 
     clamp: factors are cut to this quantile of their magnitudes; 1 cuts nothing. It bounds outliers, and costs accuracy.
+    dtype: number format that the factors are rounded to; they come back as float32.
     """
     matrix = update.flatten(1)
     u, values, vh = decompose(matrix, measure.rank)
@@ -37,7 +40,7 @@ def approximate(update: Tensor, measure: Measure, clamp: float = 1.0) -> tuple[P
     if clamp < 1.0:
         limit = _quantile(torch.cat([up.flatten(), down.flatten()]).abs(), clamp)
         up, down = up.clamp(-limit, limit), down.clamp(-limit, limit)
-    found = Product(up, down, tuple(update.shape))
+    found = Product(up.to(dtype).float(), down.to(dtype).float(), tuple(update.shape))
     error = relative_error(found, matrix)
     return found, Kept(rank, max(0.0, 1.0 - error**2), error)
 
