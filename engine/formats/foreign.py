@@ -1,4 +1,4 @@
-"""What else is found in adapter files: keys that are no plain LoRA in kohya's naming, told apart by their shape.
+"""What else is found in adapter files: keys that no reader here understands, told apart by their shape.
 
 A reader that met one of these and went on would load a different adapter from the one that was trained, so each kind
 has its name and its advice. The first pattern that matches a key decides; a reader for a kind takes its row away.
@@ -26,28 +26,16 @@ def _kind(pattern: str, name: str, advice: str) -> Kind:
     return Kind(re.compile(pattern), name, advice)
 
 
-_EXPORT = "export it in kohya's naming (lora_unet_….lora_down.weight) with the program that made it"
-_APART = "export the LoRA without them with the program that made it"
-_NOT_PLAIN = "read as a plain LoRA it would draw other pictures: train or export a plain LoRA"
+_NO_READER = "without them it would draw other pictures: train or export a LoRA, LoCon, LoHa, LoKr or DoRA"
 
 KINDS = (
-    _kind(r"\.dora_scale$|lora_magnitude_vector", "magnitudes of a DoRA", _NOT_PLAIN),
-    _kind(r"\.hada_[wt]\d", "factors of a LoHa", _NOT_PLAIN),
-    _kind(r"\.lokr_[wt]\d", "factors of a LoKr", _NOT_PLAIN),
-    _kind(r"\.oft_blocks$|\.oft_diag$|\.rescale$|^oft_", "blocks of an OFT", _NOT_PLAIN),
-    _kind(r"\.lora_mid\.weight$", "cores of a Tucker-decomposed LoCon (lora_mid)", _NOT_PLAIN),
-    _kind(r"\.[ab][12]\.weight$", "factors of a GLoRA", _NOT_PLAIN),
-    _kind(r"\.on_input$", "scales of an IA3", _NOT_PLAIN),
-    _kind(r"\.diff(_b)?$", "full-rank differences (diff)", _NOT_PLAIN),
-    _kind(r"\.[wb]_norm$", "trained norms", _NOT_PLAIN),
-    _kind(r"^bundle_emb\.", "embeddings bundled with a LoRA", _APART),
-    _kind(r"\.lora_[AB](\.|$)", "factors in PEFT's naming", _EXPORT),
-    _kind(r"\.processor\..*lora\.|_lora\.(down|up)\.|\.lora(_linear_layer)?\.(down|up)\.",
-          "factors in an old naming of diffusers", _EXPORT),
-    _kind(r"^(unet|text_encoder):\d+:(up|down)$", "factors of cloneofsimo's lora", _EXPORT),
-    _kind(r"^<[^>]+>$", "learned tokens of cloneofsimo's lora", _APART),
-    _kind(r"^(emb_params|clip_[lg]|string_to_param\..*)$", "a textual inversion embedding",
-          "it is used as a word of the prompt, not as an adapter"),
+    _kind(r"\.oft_blocks$|\.oft_diag$|\.rescale$|^oft_", "blocks of an OFT", _NO_READER),
+    _kind(r"\.[ab][12]\.weight$", "factors of a GLoRA", _NO_READER),
+    _kind(r"\.on_input$", "scales of an IA3", _NO_READER),
+    _kind(r"\.diff_b$", "differences of biases (diff_b)", _NO_READER),
+    _kind(r"\.[wb]_norm$", "trained norms", _NO_READER),
+    _kind(r"^(emb_params|clip_[lg]|string_to_param\..*)$", "a textual inversion embedding beside an adapter",
+          "split the file with the program that made it"),
     _kind(r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.",
           "weights of a whole model", "name it as the base (model.base), not as an adapter"),
     _kind(r"^(conv_(in|out|norm_out)|(down|up)_blocks|mid_block|time_embedding|encoder|decoder|(post_)?quant_conv|"
@@ -56,7 +44,7 @@ KINDS = (
 )  # fmt: skip
 """Specific marks before general ones."""
 
-_UNKNOWN = Kind(re.compile(""), "keys of no kind known here", "choose a LoRA in kohya's naming")
+_UNKNOWN = Kind(re.compile(""), "keys of no kind known here", "choose an adapter: a LoRA, LoCon, LoHa, LoKr or DoRA")
 
 
 def problems(where: str, keys: Iterable[str]) -> list[Problem]:
@@ -69,7 +57,7 @@ def problems(where: str, keys: Iterable[str]) -> list[Problem]:
         Problem(
             where=where,
             field=listed(groups[kind]),
-            expected="a plain LoRA in kohya's naming",
+            expected="tensors of an adapter",
             found=f"{kind.name} ({len(groups[kind])} {'key' if len(groups[kind]) == 1 else 'keys'})",
             advice=kind.advice,
         )

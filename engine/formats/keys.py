@@ -46,7 +46,7 @@ _PEFT_ROLES = {"A": "lora_down", "B": "lora_up", "magnitude_vector": "magnitude"
 _OLD = re.compile(r"(?:\.lora|\.lora_linear_layer|_lora)\.(down|up)\.weight$")
 
 
-def _split(key: str) -> tuple[str, str, str] | None:
+def split(key: str) -> tuple[str, str, str] | None:
     """Stem, role and the spelling that the suffix is of; None for no suffix known here."""
     at = key.find(".")
     if role := KOHYA.get(key[at:]):
@@ -64,7 +64,7 @@ def _split(key: str) -> tuple[str, str, str] | None:
 
 def parse(key: str) -> Key | None:
     """What a key means; None where its suffix is none of an adapter's."""
-    if (found := _split(key)) is None:
+    if (found := split(key)) is None:
         return None
     stem, role, spelling = found
     own, part, path = _module(stem)
@@ -91,7 +91,7 @@ _DOTTED = {
     "text_encoders.clip_g.transformer.": "text_encoder_2",
     "": "",
 }
-_COMFYUI = ("diffusion_model.", "text_encoders.")
+COMFYUI = ("diffusion_model.", "text_encoders.")
 _PEFT_MODEL = "base_model.model."
 """What PEFT's own files have in front, alone or behind the part."""
 
@@ -123,7 +123,7 @@ def _module(stem: str) -> tuple[str, str, str]:
     prefix = next(prefix for prefix in _DOTTED if stem.startswith(prefix))
     path = stem.removeprefix(prefix).removeprefix(_PEFT_MODEL)
     old = ".processor." in path or (re.search(r"\.to_(q|k|v|out)$", path) is not None and "self_attn" in path)
-    spelling = "comfyui" if prefix.startswith(_COMFYUI) else "diffusers" if old else ""
+    spelling = "comfyui" if prefix.startswith(COMFYUI) else "diffusers" if old else ""
     return spelling, *_placed(_DOTTED[prefix], _modern(path))
 
 

@@ -2,11 +2,12 @@
 
 The tables are made from a few sizes of each family and hold every Linear and Conv2d that an adapter may change, by the
 path that it has in diffusers and transformers 5. By them a file's family is told, its shapes are checked, and the files
-of cloneofsimo's lora are read, which number their modules in the order of the model that they were trained on. No torch.
+of cloneofsimo's lora are read, which number their modules in the order of the model they were trained on. No torch.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -159,13 +160,21 @@ def fits(shape: Shape, weight: Shape) -> bool:
     )
 
 
+def flat(shape: Shape) -> Shape:
+    """Outputs by numbers for each."""
+    return (shape[0], math.prod(shape[1:]))
+
+
 def families_of(shapes: Mapping[tuple[str, str], Shape]) -> dict[str, list[tuple[str, str]]]:
-    """Family → those of `shapes`, by part and path, that are no module of it, or of another size."""
+    """Family → those of `shapes`, by part and path, that are no module of it, or of another size.
+
+    What counts is outputs and numbers for each: not all tensors tell a kernel from more inputs.
+    """
     return {
         family: [
             (part, path)
             for (part, path), shape in shapes.items()
-            if (weight := modules(family).get(part, {}).get(path)) is None or not fits(shape, weight)
+            if (weight := modules(family).get(part, {}).get(path)) is None or flat(shape) != flat(weight)
         ]
         for family in FAMILIES
     }

@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from engine.formats import foreign
+from engine.formats import foreign, keys
 from engine.formats.container import MAX_HEADER, read_header, shown
+from engine.formats.embeddings import BUNDLED, MARKED
 from engine.formats.said import alphas_said, family_said, trigger_said
 
 MOST_ALPHAS, MOST_RANKS = 16, 64
@@ -74,7 +75,7 @@ def outline(path: Path) -> Outline:
     try:
         metadata, tensors, start = _header(path, descriptor)
         name, modules = _recognised(tensors)
-        ranks = sorted({module.rank for module in modules})[:MOST_RANKS]
+        ranks = sorted({module.rank for module in modules if module.rank})[:MOST_RANKS]
         said = family_said(metadata)
         return Outline(
             metadata=metadata,
@@ -132,12 +133,14 @@ def _header(path: Path, descriptor: int) -> tuple[dict[str, str], Tensors, int]:
 # ---- formats
 
 
-_KOHYA = (".lora_down.weight", ".lora_up.weight", ".alpha")
+_KOHYA = tuple(keys.KOHYA)
+_STARTS = ("lora_", "lycoris_")
+_RANKED = (".lora_down.weight", ".hada_w1_b")
+"""Tensors in kohya's naming whose sizes are the rank and the width of the input."""
+_KRONECKER = (".lokr_w1", ".lokr_w1_b")
 _KOHYA_PARTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
-_PEFT = re.compile(r"(.+)\.lora_(A|B)(\.\w+)?\.weight|(.+)\.alpha")
-_PEFT_PART = re.compile(r"(unet|transformer|text_encoder(_\d)?|diffusion_model)\.")
+_PART = re.compile(r"(unet|transformer|text_encoder(_\d)?|diffusion_model)\.")
 _CLONEOFSIMO = re.compile(r"(\w+):(\d+):(up|down)|<[^>]+>")
-_TOKEN = re.compile(r"<[^>]+>")
 _EMBEDDED = frozenset({"emb_params", "clip_l", "clip_g"})
 _TEXT_WIDTHS = {768: "sd1", 1024: "sd2", 1280: "sdxl"}
 """Width of a text encoder, and of its tokens → family."""
@@ -151,33 +154,55 @@ def _recognised(tensors: Tensors) -> tuple[str, list[_Module]]:
     Kohya's comes first, as nearly all files are of it.
     """
     kohya = list(_kohya(tensors))
-    if kohya and all(key.startswith("lora_") and key.endswith(_KOHYA) for key in tensors):
+    if kohya and all((key.startswith(_STARTS) and key.endswith(_KOHYA)) or BUNDLED.fullmatch(key) for key in tensors):
         return "kohya", kohya
-    for name, pattern, modules in (("peft", _PEFT, _peft), ("cloneofsimo", _CLONEOFSIMO, _cloneofsimo)):
-        if tensors and all(map(pattern.fullmatch, tensors)) and (found := list(modules(tensors))):
-            return name, found
+    if tensors and all(map(_CLONEOFSIMO.fullmatch, tensors)) and (found := list(_cloneofsimo(tensors))):
+        return "cloneofsimo", found
+    spelling, dotted = _dotted(tensors)
+    if dotted:
+        return spelling, dotted
     return "embedding" if _is_embedding(tensors) else "", kohya
 
 
 def _kohya(tensors: Tensors) -> Iterator[_Module]:
     for key, tensor in tensors.items():
-        if key.endswith(".lora_down.weight") and key.startswith("lora_") and _is_down(tensor):
-            stem = key[: -len(".lora_down.weight")]
-            part = stem.split("_", 2)[1]
-            yield _Module(_KOHYA_PARTS.get(part, part), stem, *tensor.shape[:2], f"{stem}.alpha")
+        if not key.startswith(_STARTS):
+            continue
+        if key.endswith(_RANKED) and _is_down(tensor):
+            yield _flattened(key.partition(".")[0], *tensor.shape[:2])
+        elif key.endswith(_KRONECKER) and len(tensor.shape) == 2:
+            stem = key.partition(".")[0]
+            low = tensors.get(f"{stem}.lokr_w2_b", tensor if key.endswith("_b") else None)
+            wide = tensors.get(f"{stem}.lokr_w2", low)
+            width = tensor.shape[1] * wide.shape[1] if wide and len(wide.shape) > 1 else 0
+            yield _flattened(stem, low.shape[0] if low and low.shape else 0, width)
 
 
-def _peft(tensors: Tensors) -> Iterator[_Module]:
+def _flattened(stem: str, rank: int, width: int) -> _Module:
+    part = stem.split("_", 2)[1] if stem.startswith("lora_") else _guessed_part(stem)
+    return _Module(_KOHYA_PARTS.get(part, part), stem, rank, width, f"{stem}.alpha")
+
+
+def _dotted(tensors: Tensors) -> tuple[str, list[_Module]]:
+    """Format and modules of a file whose keys have dots in their modules' names; no modules where it has others too."""
+    modules, spelling = [], "peft"
     for key, tensor in tensors.items():
-        match = _PEFT.fullmatch(key)
-        if match[2] == "A" and _is_down(tensor):
-            part = _PEFT_PART.match(key)
-            yield _Module(part[1] if part else _guessed_part(key), match[1], *tensor.shape[:2], f"{match[1]}.alpha")
+        if (found := keys.split(key)) is None:
+            return "", []
+        stem, role, suffix = found
+        if stem.startswith(keys.COMFYUI):
+            spelling = "comfyui"
+        elif suffix == "diffusers" or ".processor." in stem:
+            spelling = "diffusers"
+        if role == "lora_down" and "." in stem and _is_down(tensor):
+            part = _PART.match(stem)
+            modules.append(_Module(part[1] if part else _guessed_part(stem), stem, *tensor.shape[:2], f"{stem}.alpha"))
+    return spelling, modules
 
 
-def _guessed_part(key: str) -> str:
-    """The part that a module of PEFT's own files, which have no word for it, must be of."""
-    return "text_encoder" if "self_attn" in key or "text_model" in key or ".mlp." in key else "unet"
+def _guessed_part(stem: str) -> str:
+    """The part that a module must be of whose name has no word for it."""
+    return "text_encoder" if re.search(r"self_attn|text_model|[._]mlp[._]", stem) else "unet"
 
 
 def _cloneofsimo(tensors: Tensors) -> Iterator[_Module]:
@@ -196,21 +221,23 @@ def _is_embedding(tensors: Tensors) -> bool:
     """Learned tokens: of A1111's naming, named by themselves, or one alone under the name of its token."""
     if not tensors or not all(1 <= len(tensor.shape) <= 2 for tensor in tensors.values()):
         return False
-    named = all(key in _EMBEDDED or _TOKEN.fullmatch(key) for key in tensors)
+    named = all(key in _EMBEDDED or MARKED.fullmatch(key) for key in tensors)
     return named or (len(tensors) == 1 and next(iter(tensors.values())).shape[-1] in _TEXT_WIDTHS)
 
 
 def _tokens(path: Path, tensors: Tensors, name: str) -> str:
     """The words that stand for the learned tokens of a file: their own, or else the file's name, as A1111 has it."""
-    tokens = [key for key in tensors if _TOKEN.fullmatch(key)]
+    tokens = [key for key in tensors if MARKED.fullmatch(key)]
+    bundled = {found[1] for key in tensors if (found := BUNDLED.fullmatch(key))}
     if name == "embedding" and not tokens:
         tokens = [path.stem] if tensors.keys() <= _EMBEDDED else list(tensors)
-    return shown(", ".join(sorted(tokens))) if name in ("embedding", "cloneofsimo") else ""
+    words = {*tokens, *bundled} if name in ("embedding", "cloneofsimo") else bundled if name else ()
+    return shown(", ".join(sorted(words)))
 
 
 def _strangers(path: Path, tensors: Tensors) -> str:
     """What is in a file of no known format, in the words of the table of foreign keys."""
-    others = [key for key in tensors if not (key.startswith("lora_") and key.endswith(_KOHYA))]
+    others = [key for key in tensors if not (key.startswith(_STARTS) and key.endswith(_KOHYA))]
     found = [problem.found for problem in foreign.problems(path.name, others)]
     return "not understood: " + (" and ".join(found) or "it holds no adapter")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine import protocol
 from engine.config import Generate, Problem, UserError
 from engine.context import Context
-from engine.formats import kohya
+from engine.formats import reading
 from engine.formats.adapter import Adapter
 from engine.formats.pictures import UsedAdapter
 from engine.jobs import device
@@ -73,10 +73,10 @@ def read_adapters(config: Generate, family: Family) -> list[Adapter]:
 
 
 def read_adapter(family: Family, path: Path) -> Adapter:
-    """An adapter file whose modules are this base's. Raises UserError with everything that is wrong with it."""
-    names = family.kohya_names()
-    shapes = {(part, name): tuple(family.parts[part].get_submodule(name).weight.shape) for part, name in names.values()}
-    return kohya.read(path, names, shapes)
+    """An adapter file as plain factors for this base. Raises UserError with everything that is wrong with it."""
+    targets = family.kohya_names().values()
+    shapes = {(part, name): tuple(family.parts[part].get_submodule(name).weight.shape) for part, name in targets}
+    return reading.fitted(reading.read_adapter(path), shapes, path)
 
 
 def pictures(config: Generate, family: Family) -> list[sampler.Request]:

@@ -170,6 +170,43 @@ def test_a_real_file_of_cloneofsimos_is_known():
 
 
 @pytest.mark.parametrize(
+    ("tensors", "ranks"),
+    [
+        ({"hada_w1_a": (320, 6), "hada_w1_b": (6, 768), "hada_w2_a": (320, 6), "hada_w2_b": (6, 768)}, [6]),
+        ({"lokr_w1": (4, 8), "lokr_w2_a": (80, 6), "lokr_w2_b": (6, 96)}, [6]),
+        ({"lokr_w1_a": (4, 6), "lokr_w1_b": (6, 8), "lokr_w2": (80, 96)}, [6]),
+        ({"lokr_w1": (4, 8), "lokr_w2": (80, 96)}, []),
+        ({"lora_down.weight": (6, 768), "lora_up.weight": (320, 6), "dora_scale": (320, 1)}, [6]),
+        ({"lora_down.weight": (6, 768, 1, 1), "lora_mid.weight": (6, 6, 3, 3), "lora_up.weight": (320, 6, 1, 1)}, [6]),
+    ],
+)
+def test_other_kinds_than_lora_are_of_kohyas_format(file, tensors, ranks):
+    stem = f"lora_unet_x_{CROSS}"
+    said = outline(file({f"{stem}.{name}": ("F16", shape) for name, shape in tensors.items()}))
+    assert (said.format, said.family, said.ranks, said.modules) == ("kohya", "sd1", ranks, {"unet": 1})
+
+
+@pytest.mark.parametrize(
+    ("stem", "names", "format"),
+    [
+        ("unet.x.attn2.processor.to_k_lora", ("down", "up"), "diffusers"),
+        ("unet.x.attn2.to_k.lora", ("down", "up"), "diffusers"),
+        ("diffusion_model.x.attn2.to_k", ("lora_A", "lora_B"), "comfyui"),
+        ("diffusion_model.x.attn2.to_k", ("lora_down", "lora_up"), "comfyui"),
+    ],
+)
+def test_older_and_foreign_spellings_are_known(file, stem, names, format):
+    shapes = ((4, 1024), (320, 4))
+    said = outline(file({f"{stem}.{name}.weight": ("F16", shape) for name, shape in zip(names, shapes, strict=True)}))
+    assert (said.format, said.ranks) == (format, [4])
+
+
+def test_a_bundled_token_is_a_trigger(file):
+    said = outline(file(lora("lora_unet_a", 8) | {"bundle_emb.cat.string_to_param.*": ("F16", (8, 768))}))
+    assert (said.format, said.trigger) == ("kohya", "cat")
+
+
+@pytest.mark.parametrize(
     ("tensors", "family", "trigger"),
     [
         ({"emb_params": ("F32", (8, 768))}, "sd1", "my-cat"),
@@ -188,10 +225,9 @@ def test_learned_tokens_are_known(file, tensors, family, trigger):
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"lora_unet_a.hada_w1_a": ("F16", (8, 8)), "lora_unet_a.alpha": ("F16", ())}, "factors of a LoHa (1 key)"),
-        (lora("lora_unet_a", 8) | {"lora_unet_a.dora_scale": ("F16", (8, 1))}, "magnitudes of a DoRA"),
-        (lora("lora_unet_a", 8) | {"lora_unet_a.lora_mid.weight": ("F16", (8, 8, 3, 3))}, "Tucker"),
-        (lora("lora_unet_a", 8) | {"bundle_emb.cat.string_to_param.*": ("F16", (8, 768))}, "embeddings bundled"),
+        ({"lora_unet_a.oft_blocks": ("F16", (8, 8)), "lora_unet_a.alpha": ("F16", ())}, "blocks of an OFT (1 key)"),
+        (lora("lora_unet_a", 8) | {"lora_unet_a.w_norm": ("F16", (8,))}, "trained norms"),
+        (lora("unet.a", 8, naming="peft") | {"unet.a.bias": ("F16", (8,))}, "keys of no kind known here"),
         ({"model.diffusion_model.input_blocks.0.0.weight": ("F16", (8, 4, 3, 3))}, "weights of a whole model"),
         ({"whatever": ("F16", (3, 3, 3)), "else": ("F16", ())}, "keys of no kind known here"),
         ({"lora_unet_a.lora_down.weight": ("F16", ())}, "it holds no adapter"),
