@@ -25,6 +25,8 @@ Target = tuple[str, str]
 """A part and a module path in it."""
 Terms = list[tuple[Layer, float]]
 """The updates of one layer, and their weights."""
+Weight = float | Callable[[str, str], float]
+"""Of all layers of an adapter, or of each by part and module path."""
 Base = Callable[[str, str], Tensor]
 """Part, module path → the base's weight there."""
 
@@ -44,8 +46,8 @@ class Options:
 EXACT = Options()
 
 
-def compose(adapters: Iterable[tuple[Adapter, float]]) -> Adapter:
-    """Σ weight · ΔW of the adapters, exactly, in float32, with alpha = rank. Weight 0 leaves an adapter out altogether.
+def compose(adapters: Iterable[tuple[Adapter, Weight]]) -> Adapter:
+    """Σ weight · ΔW of the adapters, exactly, in float32, with alpha = rank. Weight 0 leaves a layer out altogether.
 
     Raises UserError for layers that have no low-rank form. Tokens are left out: they belong to a tokenizer.
     """
@@ -57,14 +59,14 @@ def compose(adapters: Iterable[tuple[Adapter, float]]) -> Adapter:
     return Adapter(parts)
 
 
-def gather(adapters: Iterable[tuple[Adapter, float]]) -> dict[Target, Terms]:
-    """The updates of every layer. Raises ValueError where two of one layer differ in shape."""
+def gather(adapters: Iterable[tuple[Adapter, Weight]]) -> dict[Target, Terms]:
+    """The updates of every layer, those of weight 0 left out."""
     gathered: dict[Target, Terms] = {}
     for adapter, weight in adapters:
-        if weight:
-            for part, modules in adapter.parts.items():
-                for path, layer in modules.items():
-                    gathered.setdefault((part, path), []).append((layer, weight))
+        for part, modules in adapter.parts.items():
+            for path, layer in modules.items():
+                if strength := weight(part, path) if callable(weight) else weight:
+                    gathered.setdefault((part, path), []).append((layer, strength))
     return gathered
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import Problem, UserError
+from engine.formats import building
 from engine.formats.adapter import Adapter
 from engine.formats.container import listed
 from engine.formats.layers import Layer
@@ -113,10 +114,11 @@ def _updates(pipe: Any, adapter: Adapter) -> Iterator[tuple[nn.Module, _Update]]
             module = _module(getattr(pipe, part, None), path)
             if module is None:
                 strange.append(f"{part}.{path}")
-            elif tuple(module.weight.shape) != tuple(layer.shape):
+                continue
+            try:
+                found.append((module, building.shaped(layer, tuple(module.weight.shape))))
+            except building.Misfit:
                 unlike.append(f"{part}.{path}")
-            else:
-                found.append((module, layer))
     problems = [
         Problem(where="adapter", field=listed(names), expected=expected, found=f"{count} {what}", advice=advice)
         for names, expected, what in (
