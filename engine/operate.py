@@ -31,6 +31,9 @@ OPERATIONS = {
     "resize": "engine.operations.compose:resize",
     "diff": "engine.operations.diff:diff",
     "extract": "engine.operations.extract:extract",
+    "fit_weights": "engine.operations.fit:fit_weights",
+    "convert_checkpoint": "engine.operations.checkpoints:convert",
+    "merge": "engine.operations.merge:merge",
 }
 """Name → `module:function`; the function takes a request and a Reporter and returns a message."""
 

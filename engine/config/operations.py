@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Struct
 
 from engine.config.schema import check
-from engine.config.structs import AdapterUse, _m
+from engine.config.structs import _END, AdapterUse, _m
 from engine.errors import Problem, UserError
 
 _OUT = "file to write"
@@ -96,6 +96,48 @@ class Extract(Operation, frozen=True, kw_only=True):
     force: Annotated[bool, _m(_FORCE)] = False
 
 
+class ConvertCheckpoint(Operation, frozen=True, kw_only=True):
+    """A whole model in another layout: a folder as a single file, a single file as a folder or as another file."""
+
+    path: Annotated[str, _m("diffusers folder, .safetensors or .ckpt file", min_length=1)]
+    out: Annotated[str, _m("what to write: a .safetensors or .ckpt file, or a folder", min_length=1)]
+    precision: Annotated[Precision, _m("number format of the weights; keep: each as it was")] = "keep"
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
+class Merge(Operation, frozen=True, kw_only=True):
+    """A base with adapters in its weights: W + Σ weight · ΔW. Everything else stays as it is."""
+
+    base: Annotated[str, _m("`tiny`, a diffusers folder, a hub id, a .safetensors or .ckpt file", min_length=1)]
+    adapters: Annotated[list[AdapterUse], _m("adapters and their weights", min_length=1)]
+    out: Annotated[str, _m("what to write: a folder for a folder, a file for a file", min_length=1)]
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
+class FitWeights(Operation, frozen=True, kw_only=True):
+    """How much of each of several adapters makes pictures like these: learned weights, written as a blend."""
+
+    base: Annotated[str, _m("base model: `tiny`, a diffusers folder, a hub id, a file", min_length=1)]
+    adapters: Annotated[list[AdapterUse], _m("adapters, and the weights to begin with", min_length=1)]
+    data: Annotated[str, _m("folder of captioned images", min_length=1)]
+    out: Annotated[str, _m("blend file to write (.toml)", min_length=1)]
+    per_block: Annotated[bool, _m("a weight for every block, in place of one for all layers")] = False
+    steps: Annotated[int, _m("steps to learn", "steps", ge=1, le=100_000)] = 100
+    batch: Annotated[int, _m("images in a step", "images", ge=1, le=1024)] = 1
+    rate: Annotated[float, _m("learning rate of the weights", gt=0, le=10)] = 0.02
+    pull: Annotated[float, _m("how strongly weights are held where they began", ge=0, le=1000)] = 0.01
+    seed: Annotated[int, _m("decides every draw", ge=0, le=2**63 - 1)] = 42
+    device: Annotated[
+        str,
+        _m(
+            "`auto`, `cpu`, `cuda` or `cuda:1`",
+            expected="auto, cpu, cuda or cuda:N",
+            pattern="^(auto|cpu|cuda(:[0-9]+)?)" + _END,
+        ),
+    ] = "auto"
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
 def _one_measure(names: tuple[str, ...], required: bool) -> Callable[[Any], list[Problem]]:
     """A rule: at most one of these fields is set, or exactly one."""
 
@@ -122,6 +164,9 @@ OPERATIONS: dict[str, type[Operation]] = {
     "resize": Resize,
     "diff": Diff,
     "extract": Extract,
+    "fit_weights": FitWeights,
+    "convert_checkpoint": ConvertCheckpoint,
+    "merge": Merge,
 }
 """Every operation by its name."""
 

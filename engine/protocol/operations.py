@@ -27,7 +27,11 @@ def decode_operation(line: bytes) -> OperationEvent:
     return _decoder.decode(line)
 
 
-class Layer(Message, frozen=True):
+class Report(Message, frozen=True, omit_defaults=False):
+    """Base of answers and their parts. Scripts read them, so every field is written."""
+
+
+class Layer(Report, frozen=True):
     """What became of one layer."""
 
     part: str
@@ -42,7 +46,7 @@ class Layer(Message, frozen=True):
     """What kohya's resize and extract would print and ask for as `sv_fro`: the root of the energy. 0: not known."""
 
 
-class Composed(Message, frozen=True):
+class Composed(Report, frozen=True):
     """An adapter was written: by compose, resize, extract and the like."""
 
     out: str
@@ -52,13 +56,13 @@ class Composed(Message, frozen=True):
     """Tokens under other names than in their files, because of a clash: `file: <s1>` → `<s1-2>`."""
 
 
-class Interpolated(Message, frozen=True):
+class Interpolated(Report, frozen=True):
     """Adapters on a line, by their t."""
 
     files: dict[str, float]
 
 
-class LayerDifference(Message, frozen=True):
+class LayerDifference(Report, frozen=True):
     """Two updates of one layer; 0 where an adapter does not change it."""
 
     part: str
@@ -72,7 +76,7 @@ class LayerDifference(Message, frozen=True):
     """Of the angle between both updates; None where one of them is zero."""
 
 
-class Difference(Message, frozen=True):
+class Difference(Report, frozen=True):
     """How far two adapters are apart: of each layer, and of all layers as one vector."""
 
     first: float
@@ -82,11 +86,43 @@ class Difference(Message, frozen=True):
     layers: list[LayerDifference]
 
 
+class CheckpointWritten(Report, frozen=True):
+    """A whole model was written: converted, or with adapters merged into it."""
+
+    out: str
+    family: str
+    """sd1, sd2 or sdxl."""
+    bytes: int
+    """On the disk."""
+    tensors: dict[str, int]
+    """Part → how many were written of a converted model, or changed by a merge."""
+    notes: list[str] = []
+    """What could not be kept, or should be known of the result."""
+
+
+class Fitted(Report, frozen=True):
+    """A blend was written, with learned weights."""
+
+    out: str
+    adapters: list[str]
+    before: list[float]
+    """The weight of each adapter at the beginning."""
+    weights: dict[str, list[float]]
+    """Block, or `all` → the weight of each adapter."""
+    loss_before: float
+    """Under fixed noise and timesteps, as `loss_after` is."""
+    loss_after: float
+    images: int
+
+
 ANSWERS: dict[str, type[Message]] = {
     "compose": Composed,
     "interpolate": Interpolated,
     "resize": Composed,
     "diff": Difference,
     "extract": Composed,
+    "fit_weights": Fitted,
+    "convert_checkpoint": CheckpointWritten,
+    "merge": CheckpointWritten,
 }
 """What each operation answers."""
