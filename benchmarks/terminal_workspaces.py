@@ -33,6 +33,8 @@ def runs(workspace: Path, count: int, project: str = "many") -> str:
         )  # fmt: skip
         (directory / protocol.STATUS).write_bytes(status.to_bytes())
         (directory / protocol.JOURNAL).write_bytes(lines)
+        for path in (directory / protocol.STATUS, directory):
+            os.utime(path, (submitted + 300, submitted + 300))  # of an earlier day
     return f"run-{count - 1:05}"
 
 

@@ -39,8 +39,8 @@ def keys() -> str:
         "Made by `python -m docs.make keys` from the table of actions. `?` in the app shows the same for where you",
         "are, with your own keys; `:` finds every action by name. Inside a text field every character types.",
         "",
-        "`settings.toml` in the workspace changes keys by the action's name. Commas separate several; an empty text takes",
-        "the key away.",
+        "`settings.toml` in the workspace changes keys by the action's name. Commas separate several; an empty text",
+        "takes the key away.",
         "",
         "```toml",
         "[app.keys]",
@@ -74,9 +74,10 @@ def workspace(folder: Path) -> tuple[str, float]:
     for step in (100, 200):
         (directory / "checkpoints").mkdir(exist_ok=True)
         shutil.copy(RECORDING / "octopus.safetensors", directory / "checkpoints" / f"octopus-step{step:06}.safetensors")
+    images = shutil.copytree(SUBJECTS / "octopus", folder.parent / "pictures" / "octopus")
     config = {
         "model": {"base": "tiny"},
-        "dataset": {"subsets": [{"path": str(SUBJECTS / "octopus")}]},
+        "dataset": {"subsets": [{"path": str(images)}]},
         "prior": {"prompt": "a squid on a white background", "images": 16},
         "sampling": {"prompts": ["a ohwx octopus on a blue background"]},
     }
@@ -182,14 +183,13 @@ def main() -> int:
         os.environ.update(TZ="UTC", TERM="xterm-256color", COLORTERM="truecolor")
         time.tzset()
         (DOCS / "pictures").mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="loratui-docs-") as folder:
-            os.environ["LORATUI_WORKSPACE"] = folder
-            os.environ["LORATUI_RUNTIME_DIR"] = f"{folder}/locks"
+        with tempfile.TemporaryDirectory(prefix="loratui-docs-") as home:
+            os.environ.update(HOME=home, LORATUI_WORKSPACE=f"{home}/loratui", LORATUI_RUNTIME_DIR=f"{home}/locks")
 
             def draw(name: str, svg: str) -> None:
                 (DOCS / "pictures" / f"{name}.png").write_bytes(drawn(svg))
 
-            asyncio.run(pictures(Path(folder), draw))
+            asyncio.run(pictures(Path(home) / "loratui", draw))
     return 0
 
 

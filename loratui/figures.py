@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 
 KIB = 1024
@@ -92,3 +93,9 @@ def device(identity: str, indices: dict[str, int]) -> str:
     if identity in indices:
         return f"gpu{indices[identity]}"
     return identity if len(identity) <= 8 else identity[:8]
+
+
+def at_home(path: str) -> str:
+    """A path as one types it: with `~` for the user's home."""
+    home = os.path.expanduser("~").rstrip("/")
+    return f"~{path[len(home) :]}" if home and path.startswith(f"{home}/") else path

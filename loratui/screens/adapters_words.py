@@ -64,7 +64,7 @@ def origin(found: AdapterHeader) -> str:
 
 def details(found: AdapterHeader, everything: bool, now: float) -> str:
     """Several lines; with `everything`, all metadata behind them."""
-    lines = [found.path, f"{figures.size(found.bytes)} · {figures.age(found.modified, now)}", ""]
+    lines = [figures.at_home(found.path), f"{figures.size(found.bytes)} · {figures.age(found.modified, now)}", ""]
     if found.problem:
         return "\n".join([*lines, f"✗ {found.problem}"])
     parts = " + ".join(f"{count} {part}" for part, count in found.modules.items())

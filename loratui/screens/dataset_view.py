@@ -16,6 +16,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from engine.protocol.browse import Draft, ProjectRef, SubsetFolders, SubsetsRef
+from loratui import figures
 from loratui.client import HostGone
 from loratui.screens import dataset_shelves as shelves
 from loratui.screens import dataset_words as words
@@ -199,7 +200,7 @@ class DatasetView(Panel):
         facts = words.folder_facts(shelf, listed.total, bool(listed.find.split()), told)
         if len(self.shelves) > 1 and shelf in self.shelves:
             facts.insert(0, f"{self.shelves.index(shelf) + 1} of {len(self.shelves)}")
-        line.tell(words.at_home(shelf.path), facts)
+        line.tell(figures.at_home(shelf.path), facts)
         if shelf.problems and not shelf.images:
             self.say(words.refusal(shelf))
         elif listed.total == 0 and self.known.is_set():

@@ -7,7 +7,6 @@ test holds the two together.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
@@ -42,12 +41,6 @@ def name(path: str) -> str:
 
 def folder(path: str) -> str:
     return path.rpartition("/")[0]
-
-
-def at_home(path: str) -> str:
-    """A path as one types it: with `~` for the user's home."""
-    home = os.path.expanduser("~").rstrip("/")
-    return f"~{path[len(home) :]}" if home and path.startswith(f"{home}/") else path
 
 
 # --- captions

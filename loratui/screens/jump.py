@@ -19,7 +19,8 @@ class Jump(ModalScreen[Widget | None]):
 
     DEFAULT_CSS = """
     Jump { background: $background 40%; }
-    Jump Static { position: absolute; width: 3; height: 1; background: $jump-background; color: $jump-foreground; text-style: bold; }
+    Jump Static { position: absolute; width: 3; height: 1; text-style: bold;
+        background: $jump-background; color: $jump-foreground; }
     """
     BINDINGS = bindings("dialog")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tui_recordings import NOW
 
 from engine.config.settings import App, Settings
 
@@ -101,3 +103,18 @@ async def test_without_files_the_panel_says_where_they_would_come_from(open_desk
 async def test_a_library_folder_that_is_gone_is_said(open_desk, tmp_path):
     async with open_desk(settings=Settings(app=App(adapters=[str(tmp_path / "gone")])), panel="adapters") as desk:
         await desk.sees("! gone", "unreadable", "expected a folder")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_the_look_of_the_adapters_panel(open_desk, library, snapshot, size, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (tmp_path / "library").rglob("*.safetensors"):
+        os.utime(path, (NOW - 7200, NOW - 7200))
+    async with open_desk(size=size, settings=library, panel="adapters") as desk:
+        desk.panel.go_to(str(tmp_path / "library" / "film-grain.safetensors"))
+        await desk.sees("3 files", "film-grain")
+        await desk.until(lambda: "film-grain" in desk.panel.copied()[0], "the cursor on the file")
+        desk.app.devices = None
+        desk.app.news()
+        await desk.pilot.pause()
+        snapshot(desk)

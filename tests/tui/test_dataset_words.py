@@ -10,6 +10,7 @@ from rich.style import Style
 from engine.config import Problem
 from engine.data import captions
 from engine.protocol.browse import ImageEntry, ImageFinding, ImagesChecked, SubsetFolder, SubsetFolders
+from loratui import figures
 from loratui.screens import dataset_shelves as shelves
 from loratui.screens import dataset_words as words
 from loratui.screens.dataset_findings import Check, next_stop
@@ -114,8 +115,8 @@ def test_an_image_without_any_caption_says_what_to_do():
 
 def test_a_path_in_the_home_is_told_as_one_types_it(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert words.at_home("/home/me/cats") == "~/cats"
-    assert words.at_home("/home/meadow") == "/home/meadow"
+    assert figures.at_home("/home/me/cats") == "~/cats"
+    assert figures.at_home("/home/meadow") == "/home/meadow"
 
 
 def _no_style(name: str) -> Style:
