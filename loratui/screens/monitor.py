@@ -13,15 +13,11 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.timer import Timer
 
-from engine.protocol.messages import DeviceFigures, JobSummary
-from loratui import actions, figures
+from engine.protocol.messages import DeviceFigures
+from loratui import actions
 from loratui.screens import monitor_commands as commands
 from loratui.screens import monitor_text as text
-from loratui.screens.dialogs import Reader
-from loratui.screens.finder import Entry
-from loratui.screens.monitor_asking import Asking
-from loratui.screens.monitor_charts import other_smoothing
-from loratui.screens.monitor_events import everything
+from loratui.screens.monitor_actions import Actions
 from loratui.screens.monitor_lines import Lines
 from loratui.screens.monitor_run import Followed
 from loratui.screens.monitor_text import Seen
@@ -36,7 +32,7 @@ PULSE = 15.0
 """Seconds between two looks at the clock while a run is live: it may have fallen silent."""
 
 
-class MonitorPanel(Asking, Panel):
+class MonitorPanel(Actions, Panel):
     """The panel of one run. `open` shows another; else it is the live one, or the newest of the project."""
 
     name_ = "monitor"
@@ -45,13 +41,14 @@ class MonitorPanel(Asking, Panel):
     MonitorPanel { layout: vertical; }
     MonitorPanel #title { height: 1; background: $boost; }
     MonitorPanel #commands { height: 1; }
+    MonitorPanel RunView.-drawing .side { display: block; height: 1fr; width: 1fr; max-width: 100%; }
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sent = []
-        self._run = Followed(self.bench, self._news)
-        self._logarithmic = False
+        self.run = Followed(self.bench, self._news)
+        self.logarithmic = False
         self._front = False
         self._timer: Timer | None = None
         self._pulse: Timer | None = None
@@ -79,15 +76,15 @@ class MonitorPanel(Asking, Panel):
     def _begin(self) -> None:
         """The panel is in front: choose a run, unless one was opened with it, and show what came meanwhile."""
         if self._front:
-            self._run.choose()
+            self.run.choose()
             self._bring()
-            if self._view.log_shown:
-                self._view.show_log(True)
+            if self.view.log_shown:
+                self.view.show_log(True)
 
     def hidden(self) -> None:
         self._front = False
         self._rest()
-        self._view.rest()
+        self.view.rest()
 
     def on_resize(self) -> None:
         self._news()
@@ -99,43 +96,43 @@ class MonitorPanel(Asking, Panel):
         self._timer = self._pulse = None
 
     def remembered(self) -> dict[str, Any]:
-        followed = self._run
+        followed = self.run
         run = followed.job if followed.chosen else followed.wanted
-        return {"run": run, "smoothing": followed.smoothing, "logarithmic": self._logarithmic}
+        return {"run": run, "smoothing": followed.smoothing, "logarithmic": self.logarithmic}
 
     def recall(self, state: dict[str, Any]) -> None:
-        self._run.wanted = str(state.get("run", ""))
+        self.run.wanted = str(state.get("run", ""))
         smoothing = state.get("smoothing")
         if isinstance(smoothing, float) and 0 <= smoothing < 1:
-            self._run.smoothing = smoothing
-        self._logarithmic = self._view.chart.log_y = state.get("logarithmic") is True
+            self.run.smoothing = smoothing
+        self.logarithmic = self.view.chart.log_y = state.get("logarithmic") is True
 
     def open(self, job: str) -> None:
         """Show this run, until another is chosen."""
-        self._run.open(job)
+        self.run.open(job)
 
     def _another_project(self) -> None:
-        self._run.leave_unless_in(self.bench.project)
+        self.run.leave_unless_in(self.bench.project)
         if self._front:
-            self._run.choose()
+            self.run.choose()
 
     def _board_changed(self, changed: set[str]) -> None:
-        if self._run.job in changed or not self._run.job:
+        if self.run.job in changed or not self.run.job:
             self._news()
 
     def _devices_changed(self, told: DeviceFigures) -> None:
         if self._front:
-            self._view.tell_devices(told)
+            self.view.tell_devices(told)
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 
     @property
     def seen(self) -> Seen | None:
         """The run as it is now; None where none is shown."""
-        return self._run.seen
+        return self.run.seen
 
     @property
-    def _view(self) -> RunView:
+    def view(self) -> RunView:
         return self.query_one(RunView)
 
     def _news(self) -> None:
@@ -148,8 +145,8 @@ class MonitorPanel(Asking, Panel):
         """Bring the screen up to date."""
         self._rest()
         self._told = time.monotonic()
-        if not self._run.job:
-            self._run.choose()
+        if not self.run.job:
+            self.run.choose()
         seen = self.seen
         title = self.query_one("#title", Lines)
         if seen is None:
@@ -158,74 +155,33 @@ class MonitorPanel(Asking, Panel):
             title.tell([text.title(seen, self.title, self.size.width or self.app.size.width)])
             if seen.live:
                 self._pulse = self.set_timer(PULSE, self._bring)
-            if self._run.details_missing:
-                self.run_worker(self._run.ask_details(), group="details", exclusive=True, exit_on_error=False)
-        self._view.tell(seen)
+            if self.run.wants_details:
+                self.run_worker(self.run.ask_details(), group="details", exclusive=True, exit_on_error=False)
+        self.view.tell(seen)
         if self.bench.devices is not None:
-            self._view.tell_devices(self.bench.devices)
+            self.view.tell_devices(self.bench.devices)
         self.tell_commands()
-        self._look_at_actions(seen)
-
-    def _look_at_actions(self, seen: Seen | None) -> None:
-        """Have the footer drawn again where something that can be done may no longer be, or the other way round."""
-        now = seen and (seen.id, seen.state, seen.trains, bool(seen.history.step))
-        if now != self._allowed:
-            self._allowed = now
+        allowed = seen and (seen.id, seen.state, seen.trains, bool(seen.history.step))
+        if allowed != self._allowed:
+            self._allowed = allowed
             self.bench.look_at_actions()
 
     def tell_commands(self) -> None:
-        """Show how far the last commands have come, the newest first."""
+        """Show how far the last commands to this run have come, the newest first."""
         seen = self.seen
-        if seen is not None:
-            lines = [
-                commands.told(sent, seen.history.outcomes.of(sent.id), not seen.live, seen.now)
-                for sent in reversed(self.sent[-commands.SHOWN :])
-            ]
-            self.query_one("#commands", Lines).tell([commands.in_line(lines)])
-
-    def _devices_changed(self, told: DeviceFigures) -> None:
-        if self._front:
-            self._view.tell_devices(told)
+        sent = [one for one in self.sent if seen and one.job == seen.id][-commands.SHOWN :]
+        lines = [
+            commands.told(one, seen.history.outcomes.of(one.id), not seen.live, seen.now) for one in reversed(sent)
+        ]
+        self.query_one("#commands", Lines).tell([commands.in_line(lines)])
 
     def why_not(self, verb: str) -> str:
         if verb == "run":
             return "" if self.bench.board.runs() else "there are no runs"
         seen = self.seen
-        return commands.why_not(verb, seen, pointed=seen is not None and self._view.chart.cursor_x is not None)
+        return commands.why_not(verb, seen, pointed=seen is not None and self.view.chart.cursor_x is not None)
 
     def copied(self) -> tuple[str, str]:
-        row = self.bench.board.run(self._run.job)
-        return self._view.copied() or (row.path if row else "", "the run's folder")
-
-    # --- actions on what is shown -------------------------------------------------------------------------------------
-
-    def do_log(self) -> None:
-        self._view.show_log(not self._view.log_shown)
-
-    def do_events(self) -> None:
-        self.app.push_screen(Reader("Events, the newest first", everything(self.seen.history)))
-
-    async def do_run(self) -> None:
-        board, project = self.bench.board, self.bench.project
-        rows = sorted(board.runs(), key=lambda row: row.project != project)
-        entries = [Entry(f"{row.name}  {row.id}", row.id, _hint(row)) for row in rows]
-        job = await self.bench.choose("Watch which run?", entries)
-        if job is not None:
-            self.open(job)
-
-    def do_newest(self) -> None:
-        self._view.newest()
-        self.bench.look_at_actions()
-
-    def do_logarithmic(self) -> None:
-        self._logarithmic = self._view.chart.log_y = not self._logarithmic
-
-    async def do_smoother(self) -> None:
-        await self._run.smooth(other_smoothing(self._run.smoothing, 1))
-
-    async def do_rougher(self) -> None:
-        await self._run.smooth(other_smoothing(self._run.smoothing, -1))
-
-
-def _hint(row: JobSummary) -> str:
-    return f"{row.project} · {figures.STATES[row.state]}"
+        row = self.bench.board.run(self.run.job)
+        picture = self.view.gallery.path()
+        return (picture, "the picture's path") if picture else (row.path if row else "", "the run's folder")

@@ -32,6 +32,7 @@ class Sent:
 
     words: str
     t: float
+    job: str
     id: str = ""
     """Of the command, once the host has given it one."""
     failed: str = ""

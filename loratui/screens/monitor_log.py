@@ -39,7 +39,7 @@ class RunLog(Vertical):
         log.border_title = Content("log")
         yield log
 
-    def watch(self, job: str) -> None:
+    def follow(self, job: str) -> None:
         """Show the log of a run, and what is added to it until `rest`."""
         if job != self._job:
             self._job = job

@@ -36,6 +36,8 @@ class Followed:
         self._history = History()
         self._state = ""
         self._details: JobDetails | None = None
+        self.wants_details = False
+        """Whether the run is in trouble that the host could tell more of, and has not been asked."""
 
     @property
     def seen(self) -> Seen | None:
@@ -83,14 +85,13 @@ class Followed:
                 self._history.smooth(smoothed)
         self._news()
 
-    async def ask_details(self) -> JobDetails | None:
+    async def ask_details(self) -> None:
         """What the host knows of the run beside its events."""
-        job = self.job
+        job, self.wants_details = self.job, False
         details = await self._bench.tried("jobs.show", JobRef(job=job))
         if job == self.job and details is not None:
             self._details = details
             self._news()
-        return details
 
     def _watch(self, job: str) -> None:
         if job != self.job:
@@ -119,9 +120,5 @@ class Followed:
             self._history.take(told.events)
             if told.state != self._state:
                 self._state, self._details = told.state, None
+                self.wants_details = told.state in TROUBLE
         self._news()
-
-    @property
-    def details_missing(self) -> bool:
-        """Whether the run is in trouble that the host could tell more of."""
-        return self._details is None and self._state in TROUBLE

@@ -183,11 +183,12 @@ def drawing(record, tmp_path) -> str:
     return run
 
 
-async def test_a_job_that_draws_shows_its_pictures(open_desk, record, tmp_path):
+@pytest.mark.parametrize("size", [(60, 20), (120, 40)], ids=["60x20", "120x40"])
+async def test_a_job_that_draws_shows_its_pictures(open_desk, record, tmp_path, size):
     run = drawing(record, tmp_path)
-    async with open_desk() as desk:
+    async with open_desk(size=size) as desk:
         await watch(desk, run)
-        await desk.sees("✓ done", "▸3", "a cat [/foo]", "seed 2", "drew p0, p1, p2", "can't be shown")
+        await desk.sees("✓ done", "▸3", "a cat [/foo]", "seed 2", "✓ drawing pictures", "can't be")
         assert "── train" not in desk.text()
         grid(desk).focus()
         await desk.press("left")

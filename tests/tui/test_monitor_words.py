@@ -152,14 +152,19 @@ def test_the_story_of_a_failure_ends_with_its_log():
 @pytest.mark.parametrize(
     ("sent", "outcome", "over", "words"),
     [
-        (Sent("pause", NOW), None, False, "… pause: sent 11:06, the run has yet to read it"),
-        (Sent("pause", NOW, "a1"), Outcome("pause", True, "it holds"), False, "… pause: taken: it holds"),
-        (Sent("pause", NOW, "a1"), Outcome("pause", True, "", "paused"), True, "✓ pause: taken: paused"),
-        (Sent("pause", NOW, "a1"), Outcome("pause", False, "no"), False, "✗ pause: not taken: no"),
-        (Sent("pause", NOW, "a1"), None, True, "✗ pause: the run ended before it had read it"),
-        (Sent("pause", NOW, "a1"), Outcome("pause", True, "soon"), True, "? pause: taken: soon; then the run ended"),
-        (Sent("pause", NOW, failed="[/foo]"), None, True, "✗ pause: [/foo]"),
-        (Sent("stop", NOW, done=True), None, True, "✓ stop: done"),
+        (Sent("pause", NOW, "r1"), None, False, "… pause: sent 11:06, the run has yet to read it"),
+        (Sent("pause", NOW, "r1", "a1"), Outcome("pause", True, "it holds"), False, "… pause: taken: it holds"),
+        (Sent("pause", NOW, "r1", "a1"), Outcome("pause", True, "", "paused"), True, "✓ pause: taken: paused"),
+        (Sent("pause", NOW, "r1", "a1"), Outcome("pause", False, "no"), False, "✗ pause: not taken: no"),
+        (Sent("pause", NOW, "r1", "a1"), None, True, "✗ pause: the run ended before it had read it"),
+        (
+            Sent("pause", NOW, "r1", "a1"),
+            Outcome("pause", True, "soon"),
+            True,
+            "? pause: taken: soon; then the run ended",
+        ),
+        (Sent("pause", NOW, "r1", failed="[/foo]"), None, True, "✗ pause: [/foo]"),
+        (Sent("stop", NOW, "r1", done=True), None, True, "✓ stop: done"),
     ],
 )
 def test_a_command_says_how_far_it_has_come(sent, outcome, over, words):

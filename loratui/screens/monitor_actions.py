@@ -1,5 +1,7 @@
-"""The commands that the monitor gives to the run it shows: what is asked before, and sent. What becomes of each comes
-back in the run's journal, and is told by `monitor_commands`."""
+"""What the monitor's keys do: commands to the run that is shown, and how it is shown.
+
+What becomes of a command comes back in the run's journal, and is told by `monitor_commands`.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,33 @@ from engine.config import UserError
 from engine.protocol.messages import Control, JobDetails, JobRef
 from loratui import figures
 from loratui.client import HostError, HostGone
+from loratui.screens.dialogs import Reader
 from loratui.screens.finder import Entry
+from loratui.screens.monitor_charts import other_smoothing
 from loratui.screens.monitor_commands import RATES, Sent, rate_check, rates
+from loratui.screens.monitor_events import everything
 from loratui.screens.monitor_text import Seen
 
 if TYPE_CHECKING:
+    from textual.app import App
+
     from loratui.bench import Bench
+    from loratui.screens.monitor_run import Followed
+    from loratui.screens.monitor_view import RunView
 
 
-class Asking:
-    """A panel's actions upon a run. The panel has `seen`, `details` and `tell_commands`."""
+class Actions:
+    """One method a verb of the table; the panel has the rest."""
 
+    app: App
     bench: Bench
     seen: Seen | None
     sent: list[Sent]
+    run: Followed
+    view: RunView
+    logarithmic: bool
+
+    # --- commands to the run ------------------------------------------------------------------------------------------
 
     async def do_pause(self) -> None:
         if self.seen.state == "paused":
@@ -71,7 +86,7 @@ class Asking:
 
     async def give(self, words: str, command: Control) -> None:
         """Send a command, and remember it under the id that its acknowledgement will carry."""
-        sent = Sent(words, self.bench.now())
+        sent = Sent(words, self.bench.now(), command.job)
         self.sent.append(sent)
         self.tell_commands()
         try:
@@ -85,4 +100,35 @@ class Asking:
 
     @property
     def called(self) -> str:
+        """What the run is called when something is asked about it."""
         return self.seen.row.name if self.seen.row else self.seen.id
+
+    # --- what is shown, and how ---------------------------------------------------------------------------------------
+
+    def do_log(self) -> None:
+        self.view.show_log(not self.view.log_shown)
+
+    def do_events(self) -> None:
+        self.app.push_screen(Reader("Events, the newest first", everything(self.seen.history)))
+
+    async def do_run(self) -> None:
+        rows = sorted(self.bench.board.runs(), key=lambda row: row.project != self.bench.project)
+        entries = [
+            Entry(f"{row.name}  {row.id}", row.id, f"{row.project} · {figures.STATES[row.state]}") for row in rows
+        ]
+        job = await self.bench.choose("Watch which run?", entries)
+        if job is not None:
+            self.run.open(job)
+
+    def do_newest(self) -> None:
+        self.view.newest()
+        self.bench.look_at_actions()
+
+    def do_logarithmic(self) -> None:
+        self.logarithmic = self.view.chart.log_y = not self.logarithmic
+
+    async def do_smoother(self) -> None:
+        await self.run.smooth(other_smoothing(self.run.smoothing, 1))
+
+    async def do_rougher(self) -> None:
+        await self.run.smooth(other_smoothing(self.run.smoothing, -1))
