@@ -49,8 +49,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on a clean exit it becomes `path`, in place of an old one.
 
-    It is meant for files, not for folders in it: those would not be synced. A folder can't be renamed over another, so
-    the old one goes first; a kill in that moment leaves neither.
+    A folder can't be renamed over another, so the old one goes first; a kill in that moment leaves neither.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -58,8 +57,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
         with _naming(path):
             temporary.mkdir()
             yield temporary
-            for file in temporary.iterdir():
-                sync(file)
+            for entry in temporary.rglob("*"):
+                sync(entry)
             sync(temporary)
             remove_folder(path)
             os.rename(temporary, path)
