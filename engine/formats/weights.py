@@ -33,6 +33,10 @@ class Weights:
     metadata: dict[str, str] = field(default_factory=dict)
     stored: Mapping[str, StoredTensor] | None = None
     """Where the tensors lie, of a pickled file."""
+    beside: dict[str, Any] | None = None
+    """Plain numbers and texts beside the `state_dict` of a pickled file; None where the tensors are all of it."""
+    dropped: tuple[str, ...] = ()
+    """Names of what else a pickled file holds, such as the state of an optimizer."""
 
     def load(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Names and tensors in the file's own dtypes, on the CPU; of `keys`, or all."""
@@ -68,18 +72,33 @@ def open_weights(path: Path) -> Weights:
             Problem(where=str(path), expected="a readable file", found=found, advice="check the path")
         ) from error
     if start.startswith(PICKLED):
-        stored = _state_dict(read_pickle(path))
-        return Weights(path, {key: tensor.info for key, tensor in stored.items()}, stored=stored)
+        return _pickled(path, read_pickle(path))
     header = read_header(path)
     return Weights(path, header.tensors, header.metadata)
 
 
-def _state_dict(content: Any) -> dict[str, StoredTensor]:
-    """The tensors of a checkpoint: those of its `state_dict`, or of itself; what else lies beside them is dropped."""
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    items = content.items() if isinstance(content, dict) else ()
-    return {key: value for key, value in items if isinstance(key, str) and isinstance(value, StoredTensor)}
+def _pickled(path: Path, content: Any) -> Weights:
+    """The tensors of a checkpoint: those of its `state_dict`, or of itself. `metadata` is what `streams` puts there."""
+    around = content if isinstance(content, dict) else {}
+    wrapped = isinstance(around.get("state_dict"), dict)
+    items = around["state_dict"] if wrapped else around
+    stored = {key: value for key, value in items.items() if isinstance(key, str) and isinstance(value, StoredTensor)}
+    metadata = around.get("metadata")
+    texts = isinstance(metadata, dict) and all(isinstance(text, str) for entry in metadata.items() for text in entry)
+    names = {"state_dict"} | ({"metadata"} if texts else set()) if wrapped else set(stored)
+    rest = {key: value for key, value in around.items() if key not in names}
+    plain = {key: value for key, value in rest.items() if isinstance(key, str) and isinstance(value, _PLAIN)}
+    return Weights(
+        path,
+        {key: tensor.info for key, tensor in stored.items()},
+        metadata if wrapped and texts else {},
+        stored,
+        plain if wrapped else None,
+        tuple(str(key) for key in rest if not wrapped or key not in plain),
+    )
+
+
+_PLAIN = (bool, int, float, str, type(None))
 
 
 def _safetensors_reader(path: Path) -> Callable[[str], Tensor]:

@@ -7,41 +7,54 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import Problem, UserError
-from engine.formats.container import listed
+from engine.formats.container import TensorInfo, listed
 from engine.models.base import freeze
 from engine.models.ldm import modern_name
 from engine.models.source import Component
 
 
-def places(part: str, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The tensors that a part with this config has, by the names of `ldm.modern_name`: their shapes, and no memory."""
-    with torch.device("meta"):
-        module = _MAKERS[part](config)
-    return {modern_name(name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+def check_fit(part: str, config: dict[str, Any], tensors: Mapping[str, TensorInfo], origin: Path, field: str) -> None:
+    """Raise UserError unless a part with this config has exactly these tensors, by the names of `ldm.modern_name`."""
+    module = _empty(part, config, origin, field)
+    places = {modern_name(name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    misfits = [
+        f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
+        for name, shape in places.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    missing = [name for name in places if name not in tensors]
+    strangers = [name for name in tensors if name not in places]
+    _check(part, origin, field, missing, strangers, misfits)
+
+
+def _empty(part: str, config: dict[str, Any], origin: Path, field: str) -> nn.Module:
+    """The module of a config, without memory. Raises UserError where the config makes none."""
+    try:
+        with torch.device("meta"):
+            return _MAKERS[part](config)
+    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        raise UserError(
+            Problem(
+                where=str(origin),
+                field=field,
+                expected=f"a config of a {part}",
+                found=f"one that makes none ({' '.join(str(error).split())[:200]})",
+                advice="copy or download it again",
+            )
+        ) from error
 
 
 def build(part: str, component: Component, field: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
     """The frozen module of a component: part is unet, vae or text_encoder. Raises UserError where weights don't fit."""
-    with torch.device("meta"):
-        try:
-            module = _MAKERS[part](component.config)
-        except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-            raise UserError(
-                Problem(
-                    where=str(component.origin),
-                    field=field,
-                    expected=f"a config of a {part}",
-                    found=f"one that makes none ({' '.join(str(error).split())[:200]})",
-                    advice="copy or download it again",
-                )
-            ) from error
+    module = _empty(part, component.config, component.origin, field)
     places = module.state_dict()
     state: dict[str, Tensor] = {}
     strangers: list[str] = []
@@ -56,7 +69,7 @@ def build(part: str, component: Component, field: str, dtype: torch.dtype, devic
             misfits.append(f"{name} is {list(tensor.shape)}, not {list(places[name].shape)}")
         else:
             state[name] = fitting.to(device, dtype, copy=True)
-    _check(part, component, field, [name for name in places if name not in state], strangers, misfits)
+    _check(part, component.origin, field, [name for name in places if name not in state], strangers, misfits)
     module.load_state_dict(state, assign=True)
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta:  # the one buffer that is not saved: CLIP's 0, 1, 2 …
@@ -118,9 +131,7 @@ def _fit(tensor: Tensor, shape: torch.Size) -> Tensor | None:
     return tensor.reshape(shape) if longer == (*shorter, 1, 1) else None
 
 
-def _check(
-    part: str, component: Component, field: str, missing: list[str], strangers: list[str], misfits: list[str]
-) -> None:
+def _check(part: str, origin: Path, field: str, missing: list[str], strangers: list[str], misfits: list[str]) -> None:
     findings = (
         ("its tensors all there", f"{len(missing)} missing: {listed(missing)}", missing),
         ("no others", f"{len(strangers)} that have no place: {listed(strangers)}", strangers),
@@ -128,7 +139,7 @@ def _check(
     )
     problems = [
         Problem(
-            where=str(component.origin),
+            where=str(origin),
             field=field,
             expected=f"a {part} with {expected}",
             found=found,

@@ -7,6 +7,7 @@ order of the entries is their id, so nothing here may be sorted.
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,3 +95,27 @@ def folder_tokenizer(folder: Path, window: int, vocabulary: int) -> CLIPTokenize
             )
         )
     return tokenizer
+
+
+def write_clip_tokenizer(folder: Path, pad: str, window: int = WINDOW) -> None:
+    """Put the tokenizer of OpenAI's CLIP into `folder`, in the files that transformers of all versions read.
+
+    pad: the entry that fills up captions, `<|endoftext|>` for OpenAI's encoders and `!`, whose id is 0, for OpenCLIP's.
+    """
+    entries, merges = clip_vocabulary()
+    end = "<|endoftext|>"
+    marks = {"bos_token": "<|startoftext|>", "eos_token": end, "pad_token": pad, "unk_token": end}
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": window,
+        "do_lower_case": True,
+        "errors": "replace",
+    }
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    for name, content in (
+        ("vocab.json", entries),
+        ("tokenizer_config.json", config | marks),
+        ("special_tokens_map.json", marks),
+    ):
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")

@@ -117,7 +117,7 @@ def _file(path: Path, field: str) -> Checkpoint:
     if family == "sd2" and "prediction_type" not in said:
         said["prediction_type"] = _measured(weights)
     scheduler = dict(LAYOUTS[family].scheduler) | said
-    _complete_configs(LAYOUTS[family], parts, scheduler)
+    complete_configs(LAYOUTS[family], parts, scheduler)
     left_out = _left_out([key for key in weights.tensors if key not in taken])
     return Checkpoint(path, family, weights, parts, scheduler, weights.metadata, left_out)
 
@@ -155,7 +155,7 @@ def _measured(weights: Weights) -> str:
     return "v_prediction" if weights.reader()(_TELLING).double().std(correction=0) > 0.09 else "epsilon"
 
 
-def _complete_configs(layout: Layout, parts: dict[str, Part], scheduler: Mapping[str, Any]) -> None:
+def complete_configs(layout: Layout, parts: dict[str, Part], scheduler: Mapping[str, Any]) -> None:
     """Add to the configs what shapes of one part don't tell."""
     for name, part in parts.items():
         part.config.update(layout.defaults(name, part.config, scheduler.get("prediction_type", "epsilon")))

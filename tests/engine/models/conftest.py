@@ -3,7 +3,8 @@ original program walked through, so that the maps under test are not used to mak
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -227,14 +228,28 @@ def sd1_file(sd1_tensors: dict[str, torch.Tensor], tmp_path_factory: pytest.Temp
     return path
 
 
-@pytest.fixture(scope="session", params=["sd1", "sd2", "sdxl"])
-def small_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A small random model of each family as a single file: `family`, `path`, `tensors`. Not to be changed."""
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SimpleNamespace]:
+    """A small random model of a family as a single file: `family`, `path`, `tensors`. Not to be changed."""
     from safetensors.torch import save_file
 
-    generator = torch.Generator().manual_seed(2)
-    shapes = file_shapes(request.param, LITTLE[request.param])
-    tensors = {name: (torch.randn(shape, generator=generator) * 0.05).half() for name, shape in shapes.items()}
-    path = tmp_path_factory.mktemp(request.param) / "small.safetensors"
-    save_file(tensors, path, {"modelspec.title": "a small one", "format": "pt"})
-    return SimpleNamespace(family=request.param, path=path, tensors=tensors)
+    @cache
+    def make(family: str) -> SimpleNamespace:
+        generator = torch.Generator().manual_seed(2)
+        shapes = file_shapes(family, LITTLE[family])
+        tensors = {name: (torch.randn(shape, generator=generator) * 0.05).half() for name, shape in shapes.items()}
+        path = tmp_path_factory.mktemp(family) / "small.safetensors"
+        save_file(tensors, path, {"modelspec.title": "a small one", "format": "pt"})
+        return SimpleNamespace(family=family, path=path, tensors=tensors)
+
+    return make
+
+
+@pytest.fixture(scope="session", params=["sd1", "sd2", "sdxl"])
+def small_model(request: pytest.FixtureRequest, small_models) -> SimpleNamespace:
+    return small_models(request.param)
+
+
+@pytest.fixture(scope="session")
+def small_sd1(small_models) -> SimpleNamespace:
+    return small_models("sd1")

@@ -5,6 +5,7 @@ diffusers' own converters say what each key of a single file is; its and transfo
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +17,9 @@ from diffusers.loaders.single_file_utils import (
     convert_open_clip_checkpoint,
 )
 
+from engine.errors import UserError
 from engine.formats.container import TensorInfo
-from engine.models.build import places
+from engine.models.build import check_fit
 from engine.models.checkpoints.layout import LAYOUTS
 
 FAMILIES = pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
@@ -44,7 +46,13 @@ def part_of(header, family, part):
 @PARTS
 def test_a_single_file_gives_exactly_the_tensors_of_the_modules(header, family, part):
     _, _, config, recipes = part_of(header, family, part)
-    assert {name: recipe.info.shape for name, recipe in recipes.items()} == places(part, config)
+    tensors = {name: recipe.info for name, recipe in recipes.items()}
+    check_fit(part, config, tensors, Path("x"), "")
+    name, info = next(iter(tensors.items()))
+    rest = {key: value for key, value in tensors.items() if key != name}
+    for wrong in ({}, {name: TensorInfo("F16", (1, *info.shape))}, {name: info, "stranger": info}):
+        with pytest.raises(UserError):
+            check_fit(part, config, rest | wrong, Path("x"), "")
 
 
 @PARTS
