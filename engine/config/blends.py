@@ -23,7 +23,7 @@ from msgspec import to_builtins
 from engine.config.schema import check
 from engine.config.sources import read_file
 from engine.config.structs import Section, _m
-from engine.errors import UserError
+from engine.errors import Problem, UserError
 
 SUFFIX = ".toml"
 
@@ -61,6 +61,17 @@ def is_blend(path: str | Path) -> bool:
 def read_blend(path: Path) -> Blend:
     """The blend in a file, its paths made whole. Raises UserError with everything that is wrong with it."""
     blend, problems = check(Blend, read_file(path), lambda _: str(path))
+    problems += [
+        Problem(
+            where=str(path),
+            field=f"adapters[{index}].path",
+            expected="an adapter file",
+            found="another blend",
+            advice="put that blend's adapters here",
+        )
+        for index, one in enumerate(blend.adapters if blend else ())
+        if is_blend(one.path)
+    ]
     if problems:
         raise UserError(problems)
     adapters = [

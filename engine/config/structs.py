@@ -227,7 +227,7 @@ class Train(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, tag="
 
 
 class AdapterUse(Section):
-    path: Annotated[str, _m("adapter file", min_length=1)]
+    path: Annotated[str, _m("adapter file, or a blend (.toml)", min_length=1)]
     weight: Annotated[float, _m("strength; 0 is the base, 1 is as trained", ge=-10, le=10)] = 1.0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine import protocol
 from engine.config import Generate, Problem, UserError
+from engine.config.blends import is_blend, read_blend
 from engine.context import Context
 from engine.formats import reading
 from engine.formats.adapter import Adapter
@@ -60,11 +61,16 @@ def _draw(
 
 
 def read_adapters(config: Generate, family: Family) -> list[Adapter]:
-    """The adapters of a request. Raises UserError with everything that is wrong with any of them."""
+    """The adapters of a request, as `read_all` reads them."""
+    return read_all(family, [use.path for use in config.adapters])
+
+
+def read_all(family: Family, files: list[str]) -> list[Adapter]:
+    """The adapters in files or blends. Raises UserError with everything that is wrong with any of them."""
     adapters, problems = [], []
-    for use in config.adapters:
+    for file in files:
         try:
-            adapters.append(read_adapter(family, Path(use.path)))
+            adapters.append(read_adapter(family, Path(file)))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -73,7 +79,14 @@ def read_adapters(config: Generate, family: Family) -> list[Adapter]:
 
 
 def read_adapter(family: Family, path: Path) -> Adapter:
-    """An adapter file as plain factors for this base. Raises UserError with everything that is wrong with it."""
+    """An adapter file, or a blend of some, as plain factors for this base.
+
+    Raises UserError with everything that is wrong with it.
+    """
+    if is_blend(path):
+        blend = read_blend(path).adapters
+        adapters = read_all(family, [one.path for one in blend])
+        return compose(zip(adapters, (one.weight_of for one in blend), strict=True))
     targets = family.kohya_names().values()
     shapes = {(part, name): tuple(family.parts[part].get_submodule(name).weight.shape) for part, name in targets}
     return reading.fitted(reading.read_adapter(path), shapes, path)

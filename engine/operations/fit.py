@@ -6,7 +6,7 @@ so that adapters that don't help stay as the user set them. The result is a blen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from engine.data.images import colour
 from engine.data.order import Order
 from engine.files import write_bytes
 from engine.jobs import device
-from engine.jobs.generate import read_adapter
+from engine.jobs.generate import read_all
 from engine.lora.mixture import Mixture
 from engine.models.base import Family
 from engine.models.load import resolve_base
@@ -46,7 +46,7 @@ def fit_weights(request: FitWeights, reporter: Reporter) -> Fitted:
     family, notices = device.load(Model(request.base), Runtime(device=request.device), place)
     for notice in notices:
         reporter.notice(notice)
-    adapters = _read(family, [use.path for use in request.adapters])
+    adapters = read_all(family, [use.path for use in request.adapters])
     for module in family.parts.values():
         module.requires_grad_(False)
     start = [use.weight for use in request.adapters]
@@ -110,18 +110,6 @@ def _check_out(out: Path, force: bool) -> None:
     if found:
         expected = "a .toml file that is not there yet"
         raise UserError(Problem(where=str(out), field="out", expected=expected, found=found, advice=advice))
-
-
-def _read(family: Family, files: Iterable[str]) -> list:
-    adapters, problems = [], []
-    for file in files:
-        try:
-            adapters.append(read_adapter(family, Path(file)))
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(problems)
-    return adapters
 
 
 class _Learner:

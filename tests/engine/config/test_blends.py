@@ -50,6 +50,7 @@ def test_the_longest_name_that_fits_a_layer_has_its_weight():
         ('adapters = [{path = "a", blocks = {unet = "much"}}]', "adapters[0].blocks.unet"),
         ('adapters = [{path = "a", weight = 1e9}]', "adapters[0].weight"),
         ("adapters = []", "adapters"),
+        ('adapters = [{path = "mine.toml"}]', "adapters[0].path"),
         ('kind = "train"\nadapters = [{path = "a"}]', "kind"),
     ],
 )
