@@ -31,13 +31,45 @@ def test_imports_go_the_way_the_contracts_say():
 
 @pytest.mark.parametrize(
     "statement",
-    ["import loratui.cli", "from loratui.cli import app; app(['--help'], standalone_mode=False)"],
-    ids=["import", "help"],
+    [
+        "import loratui.start",
+        "import loratui.cli",
+        "from loratui.cli import app; app(['--help'], standalone_mode=False)",
+    ],
+    ids=["start", "import", "help"],
 )
 def test_the_command_line_starts_without_anything_heavy(statement):
     report = f"{statement}\nimport sys\nprint('loaded:', *(name for name in {HEAVY!r} if name in sys.modules))"
     found = run(sys.executable, "-c", report)
     assert found.stdout.splitlines()[-1] == "loaded:", found.stdout + found.stderr
+
+
+PANELS = """
+import asyncio, sys
+from pathlib import Path
+from engine.config.settings import App
+from loratui import actions, start
+from loratui.app import Workbench
+
+async def visit():
+    app = Workbench(Path(sys.argv[1]), App())
+    async with app.run_test() as pilot:
+        while not app.board.told:
+            await pilot.pause(0.02)
+        for name in actions.PANELS:
+            await app.bring(name)
+            await pilot.pause()
+
+asyncio.run(visit())
+"""
+
+
+def test_the_app_opens_all_its_panels_without_anything_heavy(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORATUI_WORKSPACE", str(tmp_path / "ws"))
+    heavy = ("torch", "numpy", "diffusers", "transformers", "safetensors")
+    report = f"{PANELS}\nprint('loaded:', *(name for name in {heavy!r} if name in sys.modules))"
+    found = run(sys.executable, "-c", report, str(tmp_path / "ws"))
+    assert found.stdout.splitlines()[-1:] == ["loaded:"], found.stdout + found.stderr
 
 
 def tracked_texts() -> dict[str, str]:
