@@ -13,15 +13,20 @@ COLOURS = ("series-1", "series-2", "series-3", "series-4", "series-5", "series-6
 
 
 def loss_series(history: History) -> list[Series]:
-    """The loss as it came, its mean, and the loss under fixed noise. The mean without smoothing is the loss."""
-    steps = history.steps
+    """The loss under fixed noise, the mean of the loss, and the loss as it came: what says most lies on top.
+
+    The mean without smoothing is the loss.
+    """
+    steps, validation = history.steps, history.validation
     decay = steps.smoothed.decay
-    series = [Series("train", steps.steps, steps.losses, "chart-raw")] if decay else []
+    series = []
+    if len(validation.steps):
+        name = "validation" if history.validated_on == "held-out" else "fixed noise"
+        series.append(Series(name, validation.steps, validation.values, COLOURS[1], "dots"))
     name = f"smoothed {decay:.3g}".replace("0.", ".") if decay else "train"
     series.append(Series(name, steps.steps, steps.smoothed.values, COLOURS[0]))
-    if len(history.validation.steps):
-        name = "validation" if history.validated_on == "held-out" else "fixed noise"
-        series.append(Series(name, history.validation.steps, history.validation.values, COLOURS[1], "dots"))
+    if decay:
+        series.append(Series("train", steps.steps, steps.losses, "chart-raw"))
     return series
 
 
