@@ -8,7 +8,7 @@ depends on the length of that header; the other covers the tensors' bytes only. 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from engine.formats.container import TensorInfo, pack_header
@@ -17,18 +17,23 @@ _WINDOW = slice(0x100000, 0x110000)
 """The bytes that the oldest hash of web UIs covers; a smaller file has none and hashes the empty string."""
 
 
-def adapter_hashes(tensors: Mapping[str, TensorInfo], data: bytes, metadata: Mapping[str, str]) -> dict[str, str]:
+def adapter_hashes(
+    tensors: Mapping[str, TensorInfo], pieces: Iterable[bytes | memoryview], metadata: Mapping[str, str]
+) -> dict[str, str]:
     """`sshs_model_hash` (64 digits) and `sshs_legacy_hash` (8) of an adapter.
 
-    data: the tensors' bytes in file order. Of the metadata only the `ss_*` entries count, since others may be edited
+    pieces: the tensors' bytes in file order. Of the metadata only the `ss_*` entries count, since others may be edited
     in a finished file.
     """
     header = pack_header(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
-    begin, end = (max(0, edge - len(header)) for edge in (_WINDOW.start, _WINDOW.stop))
-    return {
-        "sshs_model_hash": hashlib.sha256(data).hexdigest(),
-        "sshs_legacy_hash": hashlib.sha256(header[_WINDOW] + data[begin:end]).hexdigest()[:8],
-    }
+    whole, window = hashlib.sha256(), hashlib.sha256(header[_WINDOW])
+    at = len(header)
+    for piece in pieces:
+        whole.update(piece)
+        begin, end = (max(0, edge - at) for edge in (_WINDOW.start, _WINDOW.stop))
+        window.update(piece[begin:end])
+        at += len(piece)
+    return {"sshs_model_hash": whole.hexdigest(), "sshs_legacy_hash": window.hexdigest()[:8]}
 
 
 def tensors_sha256(path: Path) -> str:

@@ -1,77 +1,75 @@
-"""Adapters written in kohya's naming, the one that every UNet program reads: `lora_unet_….lora_down.weight`,
-`.lora_up.weight` and `.alpha` a module, in a safetensors file.
+"""Tensors of layers in kohya's naming, the one that every UNet program reads: `lora_unet_….lora_down.weight`,
+`.lora_up.weight` and `.alpha` a module; other kinds by the names of LyCORIS.
 
 How a module is called differs by model family, so the caller brings the names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from engine.errors import Problem, UserError
-from engine.files import replace_file
-from engine.formats.adapter import Adapter
-from engine.formats.container import TensorInfo, file_order, listed, pack_header
-from engine.formats.hashes import adapter_hashes
+from engine.formats.adapter import Adapter, Factors
+from engine.formats.layers import Dense, DoRA, Layer, LoHa, LoKr, Tucker
+from engine.formats.saving import PRECISIONS, number, save
 
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-_DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
-_DOWN, _UP, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
-_OWN = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
-"""Metadata that only the writer knows."""
+Name = Callable[[str, str], str]
+"""(part, module path) → kohya's name of the module."""
 
 
-def write(path: Path, adapter: Adapter, name: Callable[[str, str], str], precision: str) -> dict[str, str]:
-    """Write `adapter` to `path`, whole or not at all, the same bits for the same adapter. Returns the file's metadata.
+def write(path: Path, adapter: Adapter, name: Name, precision: str) -> dict[str, str]:
+    """Write what was trained to `path`, whole or not at all, the same bits for the same adapter.
 
-    name: (part, path) → kohya's name of the module. precision: fp16, bf16 or fp32. An alpha that this format can't
-    hold exactly is kept in float32, since readers take it as a number whatever its format.
-
-    The metadata is the adapter's with `sshs_model_hash` and `sshs_legacy_hash`, and `modelspec.hash_sha256` where there
-    are other modelspec entries. Raises UserError naming the modules whose values aren't finite in `precision`.
+    precision: fp16, bf16 or fp32. An alpha that it can't hold exactly is kept in a wider format, since readers take it
+    as a number whatever its format. Returns the file's metadata: the adapter's with the hashes of `saving.save`.
     """
-    tensors = _tensors(adapter, name, PRECISIONS[precision])
-    _check_finite(path, tensors, precision)
-    layout = {key: TensorInfo(_DTYPES[tensor.dtype], tuple(tensor.shape)) for key, tensor in tensors.items()}
-    data = b"".join(tensors[key].reshape(-1).view(torch.uint8).numpy().tobytes() for key in file_order(layout))
-    metadata = {key: value for key, value in adapter.metadata.items() if key not in _OWN}
-    metadata |= adapter_hashes(layout, data, metadata)
-    if "modelspec.sai_model_spec" in metadata:
-        metadata["modelspec.hash_sha256"] = "0x" + metadata["sshs_model_hash"]
-    with replace_file(path) as temporary, temporary.open("wb") as file:
-        file.write(pack_header(layout, metadata))
-        file.write(data)
-    return metadata
+    return save(path, tensors(adapter, name, PRECISIONS[precision]), adapter.metadata)
 
 
-def _tensors(adapter: Adapter, name: Callable[[str, str], str], dtype: torch.dtype) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
+def tensors(adapter: Adapter, name: Name, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The tensors of a file, by key. dtype: None keeps each as it is."""
+    made: dict[str, Tensor] = {}
     for part, modules in adapter.parts.items():
-        for path, factors in modules.items():
+        for path, layer in modules.items():
             base = name(part, path)
-            if base + _DOWN in tensors:
-                raise ValueError(f"two modules are named {base}; one of them is {part}.{path}")
-            tensors[base + _DOWN] = factors.down.detach().to("cpu", dtype).contiguous()
-            tensors[base + _UP] = factors.up.detach().to("cpu", dtype).contiguous()
-            exact = float(torch.tensor(factors.alpha, dtype=dtype)) == factors.alpha
-            tensors[base + _ALPHA] = torch.tensor(factors.alpha, dtype=dtype if exact else torch.float32)
-    return tensors
+            for role, tensor in named(layer, dtype).items():
+                if f"{base}.{role}" in made:
+                    raise ValueError(f"two modules are named {base}; one of them is {part}.{path}")
+                made[f"{base}.{role}"] = tensor
+    return made
 
 
-def _check_finite(path: Path, tensors: Mapping[str, Tensor], precision: str) -> None:
-    bad = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
-    if bad:
-        limit = torch.finfo(PRECISIONS[precision]).max
-        raise UserError(
-            Problem(
-                where=str(path),
-                field=listed(bad),
-                expected=f"finite numbers up to {limit:g}, the largest of {precision}",
-                found="values beyond, or not numbers at all",
-                advice="nothing was written: save in bf16 or fp32, or lower the learning rate if the training diverged",
-            )
-        )
+def named(layer: Layer, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The tensors of one layer, by what comes behind its module's name."""
+    found = _tensors(layer)
+    widths = {tensor.dtype for tensor in found.values()}
+    cast = {role: tensor.detach().to("cpu", dtype or tensor.dtype) for role, tensor in found.items()}
+    plain = layer.update if isinstance(layer, DoRA) else layer
+    if not isinstance(plain, Dense):
+        cast["alpha"] = number(plain.alpha, dtype or (widths.pop() if len(widths) == 1 else torch.float32))
+    return cast
+
+
+def _tensors(layer: Layer) -> dict[str, Tensor]:
+    match layer:
+        case Factors():
+            return {"lora_down.weight": layer.down, "lora_up.weight": layer.up}
+        case Tucker():
+            return {"lora_down.weight": layer.down, "lora_up.weight": layer.up, "lora_mid.weight": layer.mid}
+        case LoHa() | LoKr():
+            return layer.tensors()
+        case Dense():
+            return {"diff": layer.diff}
+        case DoRA():
+            return _tensors(layer.update) | {"dora_scale": _along(layer)}
+    raise TypeError(f"{type(layer).__name__} has no names")
+
+
+def _along(layer: DoRA) -> Tensor:
+    """Magnitudes with ones where the weight has its other dimensions, which tells readers their axis."""
+    ones = [1] * len(layer.shape)
+    ones[layer.axis] = layer.shape[layer.axis]
+    return layer.magnitude.reshape(ones)

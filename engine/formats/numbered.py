@@ -65,6 +65,16 @@ def named(count: int) -> list[str]:
     return [f"{NAMELESS}:{index // 2}:{('up', 'down')[index % 2]}" for index in range(count)]
 
 
+def classes(part: str, paths: Iterable[str]) -> list[str]:
+    """The classes of modules that a file says it was injected into, as its own program writes them."""
+    if part != "unet":
+        return ["CLIPAttention"]
+    paths = list(paths)
+    found = ["CrossAttention", "Attention"]
+    found += ["GEGLU"] if any(path.endswith("ff.net.0.proj") for path in paths) else []
+    return found + (["ResnetBlock2D"] if any(".resnets." in path for path in paths) else [])
+
+
 def _whole(name: str, group: Mapping[int, Keys], findings: Findings) -> bool:
     expected, advice = "up and down of every module, numbered from 0", "the file is incomplete: write it again"
     for number, keys in group.items():
