@@ -59,7 +59,7 @@ class MonitorPanel(Actions, Panel):
 
     def compose(self) -> ComposeResult:
         yield Lines(id="title")
-        yield RunView()
+        yield RunView(self.title)
         yield Lines(id="commands")
 
     def on_mount(self) -> None:
@@ -152,7 +152,7 @@ class MonitorPanel(Actions, Panel):
         if seen is None:
             title.tell([text.nothing(self.title, self.bench.board.told)])
         else:
-            title.tell([text.title(seen, self.title, self.size.width or self.app.size.width)])
+            title.tell([text.title(seen, self.size.width or self.app.size.width)])
             if seen.live:
                 self._pulse = self.set_timer(PULSE, self._bring)
             if self.run.wants_details:

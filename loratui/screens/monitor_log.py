@@ -25,9 +25,10 @@ class RunLog(Vertical):
 
     DEFAULT_CSS = "RunLog { height: 1fr; }"
 
-    def __init__(self, live: Callable[[], bool], *, id: str | None = None):
-        """`live`: whether more may come."""
+    def __init__(self, live: Callable[[], bool], title: str, *, id: str | None = None):
+        """`live`: whether more may come. `title`: of the panel."""
         super().__init__(id=id)
+        self._title = title
         self._live = live
         self._job = ""
         self._end = -MOST
@@ -36,7 +37,7 @@ class RunLog(Vertical):
 
     def compose(self) -> ComposeResult:
         log = LogView(classes="framed start")
-        log.border_title = Content("log")
+        log.border_title = Content(f"{self._title} · log")
         yield log
 
     def follow(self, job: str) -> None:

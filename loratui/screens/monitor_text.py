@@ -70,12 +70,11 @@ def state(word: str) -> Text:
     return Text(figures.STATES.get(word, word), style=f"$state-{word}")
 
 
-def title(seen: Seen, panel: str, width: int) -> Text:
+def title(seen: Seen, width: int) -> Text:
     """The line at the top: which run, how it stands, how far, how fast, until when. What matters least goes first."""
     row, told = seen.row, seen.history
     name = clean(row.name if row else seen.id)
     parts: list[tuple[int, Text]] = [
-        (6, Text(panel, style="bold")),
         (5, Text(clean(row.project) if row else "")),
         (0, Text(name, style="bold")),
         (0, state(seen.state)),

@@ -71,8 +71,10 @@ class RunView(Vertical):
     RunView.-logging #log { display: block; }
     """
 
-    def __init__(self) -> None:
+    def __init__(self, title: str) -> None:
+        """`title`: of the panel, for the frame of what is shown in the first place."""
         super().__init__()
+        self._title = title
         self.seen: Seen | None = None
         self._face = ""
         """One of FACES."""
@@ -91,11 +93,11 @@ class RunView(Vertical):
             with Vertical(classes="side"):
                 yield Machine(id="machine", classes="framed")
                 yield Gallery()
-        yield RunLog(lambda: self.seen is not None and self.seen.live, id="log")
+        yield RunLog(lambda: self.seen is not None and self.seen.live, self._title, id="log")
 
     def on_mount(self) -> None:
-        titles = {"loss": "loss", "rates": "learning rates", "events": "events", "machine": "machine"}
-        for name, title in {**titles, "story": "run"}.items():
+        titles = {"loss": f"{self._title} · loss", "story": self._title, "rates": "learning rates", "events": "events"}
+        for name, title in {**titles, "machine": "machine"}.items():
             self.query_one(f"#{name}").border_title = Content(title)
 
     def on_resize(self, event: events.Resize) -> None:

@@ -15,6 +15,8 @@ from loratui.widgets.picture import Picture
 from loratui.widgets.sample_grid import SampleGrid
 
 GIB = 1 << 30
+CHART = "smoothed .98"
+"""What the legend of the losses has, and nothing else on the screen."""
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 
 
@@ -105,11 +107,11 @@ async def test_a_crashed_run_looks_like_this(open_desk, record, snapshot, size):
 async def test_on_a_small_screen_there_are_title_chart_and_figures(open_desk, record):
     record.live()
     async with open_desk(size=(60, 20), panel="monitor") as desk:
-        await desk.sees("pivotal r16", "● running", "120/200", "── train", "step 120")
+        await desk.sees("pivotal r16", "● running", "120/200", CHART, "step 120")
         assert "events" not in desk.text()
         await desk.press("tab")
         await desk.sees("samples: prompt")
-        assert "── train" not in desk.text()
+        assert CHART not in desk.text()
 
 
 async def test_on_a_wide_screen_the_rates_are_beside_the_losses(open_desk, record):
@@ -144,7 +146,7 @@ async def test_before_the_first_step_its_stages_are_shown_with_how_far_they_are(
         )
         await desk.sees("running  encoding the images 12/24")
         record.append(run, step(1))
-        await desk.sees("── train", "step 1")
+        await desk.sees(CHART, "step 1")
 
 
 async def test_a_run_that_waits_says_where(open_desk, record):
@@ -189,7 +191,7 @@ async def test_a_job_that_draws_shows_its_pictures(open_desk, record, tmp_path, 
     async with open_desk(size=size) as desk:
         await watch(desk, run)
         await desk.sees("✓ done", "▸3", "a cat [/foo]", "seed 2", "✓ drawing pictures", "can't be")
-        assert "── train" not in desk.text()
+        assert CHART not in desk.text()
         grid(desk).focus()
         await desk.press("left")
         await desk.sees("seed 1")
@@ -470,16 +472,16 @@ async def test_a_host_that_refuses_a_command_is_quoted(open_desk, record):
 async def test_the_log_takes_the_place_of_the_charts_and_grows(open_desk, record):
     run = record.live(log="loading [/foo]\n")
     async with open_desk(panel="monitor") as desk:
-        await desk.sees("── train")
+        await desk.sees(CHART)
         await desk.press("Z")
         await desk.sees("loading [/foo]")
-        assert "── train" not in desk.text()
+        assert CHART not in desk.text()
         with (directory(desk, run) / protocol.LOG).open("a") as file:
             file.write("more of it\n")
         await desk.sees("more of it")
         assert desk.app.query_one(LogView).has_focus
         await desk.press("Z")
-        await desk.sees("── train")
+        await desk.sees(CHART)
         assert chart(desk).has_focus
 
 
@@ -531,7 +533,7 @@ async def test_all_events_are_read_in_a_dialog(open_desk, record):
         await desk.press("e")
         await desk.sees("Events, the newest first", "note: [/foo] is odd", "saved checkpoints/run-step000060")
         await desk.press("escape")
-        await desk.sees("── train")
+        await desk.sees(CHART)
 
 
 async def test_the_log_is_searched(open_desk, record):

@@ -49,19 +49,18 @@ def lines(texts) -> str:
 
 
 def test_a_title_leaves_out_what_matters_least_where_there_is_no_room():
-    whole = text.title(seen(), "4 Monitor", 120).plain
-    assert whole == " 4 Monitor  my-cat  pivotal  ● running  120/200  1.50 s/it  ends 11:09"
-    assert text.title(seen(), "4 Monitor", 55).plain == " pivotal  ● running  120/200  1.50 s/it  ends 11:09"
-    assert text.title(seen(), "4 Monitor", 30).plain == " pivotal  ● running  120/200"
-    assert text.title(seen(), "4 Monitor", 10).plain == " pivotal  ● running"
+    assert text.title(seen(), 120).plain == " my-cat  pivotal  ● running  120/200  1.50 s/it  ends 11:09"
+    assert text.title(seen(), 55).plain == " pivotal  ● running  120/200  1.50 s/it  ends 11:09"
+    assert text.title(seen(), 30).plain == " pivotal  ● running  120/200"
+    assert text.title(seen(), 10).plain == " pivotal  ● running"
 
 
 def test_a_run_that_is_silent_for_longer_than_its_steps_take_is_said_to_be():
-    assert "silent" not in text.title(seen(now=NOW + 59), "", 120).plain
-    assert "? silent for 2 min" in text.title(seen(now=NOW + 150), "", 120).plain
+    assert "silent" not in text.title(seen(now=NOW + 59), 120).plain
+    assert "? silent for 2 min" in text.title(seen(now=NOW + 150), 120).plain
     slow = [protocol.Step(t=NOW, step=step, loss=0.1, seconds=30.0) for step in range(121, 175)]
-    assert "silent" not in text.title(seen(now=NOW + 500, events=slow), "", 120).plain
-    assert "silent" not in text.title(seen("paused", now=NOW + 500), "", 120).plain
+    assert "silent" not in text.title(seen(now=NOW + 500, events=slow), 120).plain
+    assert "silent" not in text.title(seen("paused", now=NOW + 500), 120).plain
 
 
 def test_a_run_that_is_over_says_how_long_it_took_and_when_it_ended():
@@ -252,7 +251,7 @@ def test_the_course_of_a_load_is_its_mean_over_some_seconds():
 
 def test_series_are_the_historys_own_arrays_so_that_they_may_grow():
     history = seen().history
-    raw, smoothed, validation = loss_series(history)
+    validation, smoothed, raw = loss_series(history)
     assert raw.ys is history.steps.losses and smoothed.ys is history.steps.smoothed.values
     assert (smoothed.name, validation.name, validation.kind) == ("smoothed .98", "validation", "dots")
     assert [one.name for one in rate_series(history)] == ["unet", "text"]
@@ -261,7 +260,7 @@ def test_series_are_the_historys_own_arrays_so_that_they_may_grow():
 def test_a_loss_that_is_not_smoothed_is_shown_once():
     history = History(smoothing=0.0)
     history.take(story(10, 200, NOW, 0, "", "", ()))
-    assert [one.name for one in loss_series(history)] == ["train", "validation"]
+    assert [one.name for one in loss_series(history)] == ["validation", "train"]
 
 
 def test_samples_checkpoints_and_changed_rates_are_marked_at_their_steps():
