@@ -7,11 +7,12 @@ several spellings. Written from reading their sources; where they disagree with 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from engine.formats import keys, names
-from engine.formats.adapter import Adapter
+from engine.formats.adapter import Adapter, Factors
 from engine.formats.container import listed
 from engine.formats.keys import Key
 from engine.formats.layers import DoRA
@@ -54,8 +55,27 @@ def _diffusers(content: list[str], adapter: Adapter) -> Loading:
         if dropped:
             note = "drops the magnitudes of a DoRA and draws other pictures: convert it to peft"
             return Loading("diffusers", False, note, tuple(dropped))
+        if any(key.endswith(".alpha") for key in content) and _muddled(adapter):
+            note = "gives layers the alpha of others where alphas differ, and draws other pictures: convert it to peft"
+            return Loading("diffusers", False, note)
         return Loading("diffusers", True, "LoRA loads")
     return _verdict("diffusers", content, lambda found: found.stem.startswith(("unet.", "text_encoder")), parsed)
+
+
+def _muddled(adapter: Adapter) -> bool:
+    """Whether diffusers would take another alpha for some layer.
+
+    It gives the commonest alpha of a part to all of its layers, and those that differ back to the layers by name; but
+    attentions, and all layers of a text encoder, it doesn't find again by the names that it has for them then.
+    """
+    for part, modules in adapter.parts.items():
+        found = Counter(layer.alpha for layer in modules.values() if isinstance(layer, Factors))
+        hidden = {layer.alpha for path, layer in modules.items() if isinstance(layer, Factors)
+                  and (part != "unet" or ".to_" in path)}  # fmt: skip
+        commonest = {alpha for alpha, count in found.items() if count == max(found.values())}
+        if len(found) > 1 and hidden and (len(commonest) > 1 or hidden != commonest):
+            return True
+    return False
 
 
 def _a1111(content: list[str], adapter: Adapter) -> Loading:

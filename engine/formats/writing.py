@@ -84,7 +84,21 @@ def _for_kohya(path: Path, adapter: Adapter) -> tuple[Adapter, list[str]]:
     if adapter.format != "kohya" and adapter.family and adapter.parts:
         version = {"ss_base_model_version": _VERSIONS[adapter.family], "ss_v2": str(adapter.family == "sd2")}
         metadata = version | {"ss_network_module": "networks.lora"} | metadata
-    return dataclasses.replace(adapter, metadata=metadata), []
+    notices = (
+        []
+        if _alphas(adapter)
+        else ["alphas are left out, since all scales are 1 and diffusers muddles alphas that differ"]
+    )
+    return dataclasses.replace(adapter, metadata=metadata), notices
+
+
+def _alphas(adapter: Adapter) -> bool:
+    """Whether a file in kohya's naming tells alphas. Without them every program takes the scale to be 1; with alphas
+    that differ from layer to layer diffusers gives some layers the alpha of others.
+    """
+    layers = [layer for modules in adapter.parts.values() for layer in modules.values()]
+    plain = all(isinstance(layer, Factors) and layer.scale == 1.0 for layer in layers)
+    return not plain or len({layer.rank for layer in layers}) <= 1
 
 
 def _for_peft(path: Path, adapter: Adapter) -> tuple[Adapter, list[str]]:
@@ -245,7 +259,10 @@ def _cast_layer(layer: Layer, dtype: torch.dtype) -> Layer:
 
 def _kohya_file(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, str]]:
     naming = adapter.family or ("sdxl" if "text_encoder_2" in adapter.parts else "sd1")
-    return kohya.tensors(adapter, lambda part, path: names.kohya_name(naming, part, path)), adapter.metadata
+    tensors = kohya.tensors(adapter, lambda part, path: names.kohya_name(naming, part, path))
+    if not _alphas(adapter):
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(".alpha")}
+    return tensors, adapter.metadata
 
 
 def _peft_file(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -259,7 +276,7 @@ def _peft_file(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors[f"{stem}.lora_A.weight"], tensors[f"{stem}.lora_B.weight"] = plain[name].down, plain[name].up
             if isinstance(layer, DoRA):
                 shape = (1, -1, 1, 1) if len(layer.shape) == 4 else (-1,)
-                tensors[f"{stem}.lora_magnitude_vector"] = layer.magnitude.reshape(shape)
+                tensors[f"{stem}.lora_magnitude_vector.weight"] = layer.magnitude.reshape(shape)
     return tensors, adapter.metadata | {"format": "pt", peft.ENTRY: json.dumps(config, sort_keys=True)}
 
 

@@ -201,7 +201,7 @@ def test_what_a_format_has_no_place_for_is_refused_and_nothing_written(tmp_path:
 def test_dora_goes_to_peft_and_back(tmp_path: Path):
     made = Adapter({"unet": KINDS["dora"]}, family="sd1")
     written = write_adapter(tmp_path / "a.safetensors", made, "peft")
-    assert load_file(written.path)[f"unet.{CONV}.lora_magnitude_vector"].shape == (1, 320, 1, 1)
+    assert load_file(written.path)[f"unet.{CONV}.lora_magnitude_vector.weight"].shape == (1, 320, 1, 1)
     alike(read_adapter(written.path), made)
     mixed = Adapter(
         {"unet": KINDS["dora"] | {"mid_block.attentions.0.proj_in": factors((1280, 1280, 1, 1))}}, family="sd1"
