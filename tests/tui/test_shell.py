@@ -199,10 +199,14 @@ async def test_every_panel_fits_every_screen(open_desk, record, size, name):
 
 async def test_on_a_narrow_screen_tab_brings_the_folded_side_over(open_desk, record):
     record.project("my-cat")
+    record.project("another")
     async with open_desk(size=(60, 20)) as desk:
-        await desk.no_longer_sees("1 Projects")
+        await desk.sees("1 Projects · ")
+        assert "another" not in desk.text()
         await desk.press("tab")
-        await desk.sees("1 Projects")
+        await desk.sees("my-cat", "another")
+        await desk.press("tab")
+        await desk.no_longer_sees("another")
 
 
 async def test_messages_can_be_read_once_more(open_desk):
