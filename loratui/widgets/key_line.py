@@ -22,7 +22,7 @@ class KeyLine(Widget):
     KeyLine { height: 1; background: $panel; color: $text-muted; }
     KeyLine > .key-line--key { color: $accent; text-style: bold; }
     KeyLine > .key-line--label { color: $foreground; }
-    KeyLine > .key-line--off { color: $text-disabled; text-style: strike; }
+    KeyLine > .key-line--off { color: $foreground-disabled; text-style: strike; }
     """
 
     def __init__(self, keys_of: Callable[[Action], str]):
