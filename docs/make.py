@@ -122,6 +122,7 @@ async def pictures(folder: Path, draw: Callable[[str, str], None]) -> None:
     from loratui.app import Workbench
 
     identity, now = workspace(folder)
+    figures = DeviceFigures(t=now, cpu=12.0, memory_used=3 << 30, memory_total=16 << 30, disk_free=182 << 30)
     app = Workbench(folder, App(), now=lambda: now)
     async with app.run_test(size=SIZE) as pilot:
 
@@ -140,8 +141,6 @@ async def pictures(folder: Path, draw: Callable[[str, str], None]) -> None:
 
         await until(lambda: app.board.told and app.devices, "the host's first words")
         app.open_project("octopus")
-        gib = 1 << 30
-        app.devices = DeviceFigures(t=now, cpu=12.0, memory_used=3 * gib, memory_total=16 * gib, disk_free=182 * gib)
         waits = {
             "projects": ["octopus", "out of memory", "✓ done"],
             "dataset": ["blue.png", "a ohwx octopus"],
@@ -155,10 +154,12 @@ async def pictures(folder: Path, draw: Callable[[str, str], None]) -> None:
             else:
                 await app.bring(name)
             await sees(*waits[name])
-            if name == "dataset":
-                await pilot.press("n")
-            app.news()
             await pilot.pause(0.5)  # pictures are decoded beside the event loop
+            app.devices = DeviceFigures(
+                t=now, cpu=12.0, memory_used=3 * gib, memory_total=16 * gib, disk_free=182 * gib
+            )
+            app.news()
+            await pilot.pause()
             draw(name, app.export_screenshot(title="loratui"))
 
 
