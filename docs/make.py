@@ -155,9 +155,7 @@ async def pictures(folder: Path, draw: Callable[[str, str], None]) -> None:
                 await app.bring(name)
             await sees(*waits[name])
             await pilot.pause(0.5)  # pictures are decoded beside the event loop
-            app.devices = DeviceFigures(
-                t=now, cpu=12.0, memory_used=3 * gib, memory_total=16 * gib, disk_free=182 * gib
-            )
+            app.devices = figures
             app.news()
             await pilot.pause()
             draw(name, app.export_screenshot(title="loratui"))
