@@ -61,10 +61,11 @@ def read_adapter(path: Path, family: str | None = None) -> Adapter:
         findings.add("", "an adapter", "a file without tensors", "choose another file")
     vectors = _vectors(tokens, opened, findings)
     layers = _layers(modules, opened, findings)
-    known = known or _family(layers, vectors, opened, family, findings)
+    families = [known] if known else _families(layers, vectors, opened, family, findings)
+    known = families[0] if len(families) == 1 else ""
     if family and known and known != family and not findings:
         findings.add("", f"an adapter for {family}", f"one for {known}", "choose the base that it was trained on")
-    parts = _parts(layers, known, findings)
+    parts = _parts(layers, families, findings)
     findings.stop()
     return Adapter(parts, dict(opened.metadata), vectors, spelling, known, opened.notices)
 
@@ -179,33 +180,34 @@ def _vectors(tokens: Mapping[str, Token], opened: Opened, findings: Findings) ->
 # ---- what it is for
 
 
-def _family(
+def _families(
     layers: Mapping[Target, Layer],
     tokens: Mapping[str, Mapping[str, Tensor]],
     opened: Opened,
     asked: str | None,
     findings: Findings,
-) -> str:
-    """The family whose modules these are; empty where no family known has them all and none has most of them."""
+) -> list[str]:
+    """The families that these modules fit; one where something tells which. None where the base has other sizes.
+
+    A family that has most of the modules but not all is that of a damaged file.
+    """
     widths = {encoder: vectors.shape[1] for token in tokens.values() for encoder, vectors in token.items()}
     if not layers:
-        return embeddings.family(widths)
+        found = embeddings.family(widths)
+        return [found] if found else []
     misfits = names.families_of({target: layer.shape for target, layer in layers.items()})
     said = asked or family_said(opened.metadata) or ("sdxl" if _sgm(opened) else "")
     fitting = [family for family in names.FAMILIES if not misfits[family]]
-    if said in fitting or (asked and not fitting):
-        best = said
-    elif fitting:
-        best = fitting[0] if len(fitting) == 1 else ""
-    else:
-        best = min(misfits, key=lambda family: len(misfits[family]))
-        if 2 * len(misfits[best]) > len(layers):
-            return ""
-    for target in misfits.get(best, ()):
+    if fitting:
+        return [said] if said in fitting else fitting
+    best = asked or min(misfits, key=lambda family: len(misfits[family]))
+    if not asked and 2 * len(misfits[best]) > len(layers):
+        return []
+    for target in misfits[best]:
         weight = names.modules(best).get(target[0], {}).get(target[1])
         expected = f"factors for a {times(weight)} weight of {best}" if weight else f"modules of {best}"
         findings.add(".".join(target), expected, building.described(layers[target]), _other_base(opened))
-    return best
+    return [best]
 
 
 def _sgm(opened: Opened) -> bool:
@@ -214,12 +216,13 @@ def _sgm(opened: Opened) -> bool:
     return any(key.startswith(starts) for key in opened.tensors)
 
 
-def _parts(layers: Mapping[Target, Layer], family: str, findings: Findings) -> dict[str, dict[str, Layer]]:
-    """Layers by part and path, in the dimensions of the family's weights."""
-    table = names.modules(family) if family else {}
+def _parts(layers: Mapping[Target, Layer], families: list[str], findings: Findings) -> dict[str, dict[str, Layer]]:
+    """Layers by part and path, in the dimensions of the weights that all these families have for them."""
+    tables = [names.modules(family) for family in families]
     parts: dict[str, dict[str, Layer]] = {}
     for (part, path), layer in layers.items():
-        weight = table.get(part, {}).get(path)
+        weights = {table.get(part, {}).get(path) for table in tables}
+        weight = weights.pop() if len(weights) == 1 else None
         if weight and layer.shape != weight and names.flat(layer.shape) == names.flat(weight):
             try:
                 layer = building.shaped(layer, weight)
