@@ -7,6 +7,7 @@ together.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ def check_fit(part: str, config: dict[str, Any], tensors: Mapping[str, TensorInf
     missing = [name for name in places if name not in tensors]
     strangers = [name for name in tensors if name not in places]
     _check(part, origin, field, missing, strangers, misfits)
+
+
+def usual_config(part: str) -> dict[str, Any]:
+    """What a part's config says where it says nothing: the defaults of its class."""
+    if part.startswith("text_encoder"):
+        usual = _text_config({}).to_dict()
+        return {name: usual[name] for name in _TEXT_FIELDS if name in usual}
+    parameters = inspect.signature(_CLASSES[part]().__init__).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
 def _empty(part: str, config: dict[str, Any], origin: Path, field: str) -> nn.Module:
@@ -79,16 +89,27 @@ def build(part: str, component: Component, field: str, dtype: torch.dtype, devic
     return freeze(module)
 
 
-def _unet(config: dict[str, Any]) -> nn.Module:
+def _unet_class() -> Any:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    return UNet2DConditionModel.from_config(config)
+    return UNet2DConditionModel
+
+
+def _vae_class() -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return AutoencoderKL
+
+
+_CLASSES: dict[str, Callable[[], Any]] = {"unet": _unet_class, "vae": _vae_class}
+
+
+def _unet(config: dict[str, Any]) -> nn.Module:
+    return _unet_class().from_config(config)
 
 
 def _vae(config: dict[str, Any]) -> nn.Module:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    return AutoencoderKL.from_config(config)
+    return _vae_class().from_config(config)
 
 
 def _text(config: dict[str, Any]) -> nn.Module:

@@ -6,7 +6,7 @@ Where the result goes is made sure of before anything is read, that all of it ha
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from engine.config.operations import ConvertCheckpoint
@@ -29,12 +29,12 @@ def convert(request: ConvertCheckpoint, reporter: Reporter) -> CheckpointWritten
     check_place(source, out, to_file, request.force)
     reporter.stage("open")
     if not source.exists():
-        raise _refused(
+        raise refused(
             request.path, "path", "a diffusers folder, .safetensors or .ckpt file", "nothing", "check the path"
         )
     if source.is_dir() and not to_file:
         advice = "name a .safetensors or .ckpt file as the result"
-        raise _refused(request.out, "out", "a single file, which a folder is converted to", "a folder", advice)
+        raise refused(request.out, "out", "a single file, which a folder is converted to", "a folder", advice)
     copied = to_file and source.is_file()
     checkpoint = open_checkpoint(source, "path", whole=not copied)
     casting = Casting(out, request.precision)
@@ -52,7 +52,7 @@ def _to_file(
     checkpoint: Checkpoint, out: Path, casting: Casting, reporter: Reporter, copied: bool = False
 ) -> tuple[list[str], dict[str, int]]:
     plan = plan_copy(checkpoint.single, casting) if copied else plan_single(checkpoint, casting)
-    wrote = writing(out, plan.tensors.values(), reporter)
+    wrote = writing(out, bytes_of(plan.tensors), reporter)
     with replace_file(out) as temporary:
         write_single(temporary, out.suffix.lower(), plan, wrote)
     places = checkpoint.layout.places.items()
@@ -64,7 +64,7 @@ def _to_folder(
     checkpoint: Checkpoint, out: Path, casting: Casting, reporter: Reporter
 ) -> tuple[list[str], dict[str, int]]:
     plan = plan_folder(checkpoint, casting)
-    wrote = writing(out, (tensor for part in plan.values() for tensor in part.values()), reporter)
+    wrote = writing(out, sum(map(bytes_of, plan.values())), reporter)
     with replace_folder(out) as temporary:
         write_folder(temporary, checkpoint, plan, wrote)
     notes = [f"left out {text}" for text in checkpoint.left_out]
@@ -90,33 +90,32 @@ def check_place(source: Path, out: Path, to_file: bool, force: bool) -> None:
     """Raise UserError unless a model may be written at `out`. Only a folder that is a model itself is replaced."""
     expected = "a file that is not there yet" if to_file else "a folder that is not there yet"
     if not out.parent.is_dir():
-        raise _refused(str(out), "out", expected, f"no folder {out.parent}", "make the folder first")
+        raise refused(str(out), "out", expected, f"no folder {out.parent}", "make the folder first")
     if not out.exists():
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-            raise _refused(str(out), "out", "a place outside the model", "one inside", "choose another place")
+            raise refused(str(out), "out", "a place outside the model", "one inside", "choose another place")
         return
     if to_file != out.is_file():
         what = "a folder" if out.is_dir() else "a file"
-        raise _refused(str(out), "out", expected, f"{what} of that name", "choose another name")
+        raise refused(str(out), "out", expected, f"{what} of that name", "choose another name")
     if not force:
-        raise _refused(str(out), "out", expected, "one of that name", "--force overwrites it")
+        raise refused(str(out), "out", expected, "one of that name", "--force overwrites it")
     if to_file:
         return
     if not (out / "model_index.json").is_file() and any(out.iterdir()):
         advice = "only a folder that holds a model is overwritten: choose another name"
-        raise _refused(str(out), "out", expected, "a folder that is no model", advice)
+        raise refused(str(out), "out", expected, "a folder that is no model", advice)
     if source.resolve().is_relative_to(out.resolve()):
         advice = "it would be lost with the folder: choose another name"
-        raise _refused(str(out), "out", expected, "the folder that the model is in", advice)
+        raise refused(str(out), "out", expected, "the folder that the model is in", advice)
 
 
-def writing(out: Path, tensors: Iterable[LazyTensor], reporter: Reporter) -> Callable[[int], None]:
-    """Begin the stage of writing these tensors, once there is room for them; returns what to tell of written bytes."""
-    total = sum(tensor.info.size for tensor in tensors)
+def writing(out: Path, total: int, reporter: Reporter) -> Callable[[int], None]:
+    """Begin the stage of writing so many bytes, once there is room for them; returns what to tell of written ones."""
     free = shutil.disk_usage(out.parent).free
     if total > free:
         found = f"{free / 2**30:.1f} GiB free"
-        raise _refused(str(out), "out", f"room for {total / 2**30:.1f} GiB", found, "make room, or choose another disk")
+        raise refused(str(out), "out", f"room for {total / 2**30:.1f} GiB", found, "make room, or choose another disk")
     reporter.stage("write", total, "bytes")
     done = 0
 
@@ -128,10 +127,15 @@ def writing(out: Path, tensors: Iterable[LazyTensor], reporter: Reporter) -> Cal
     return wrote
 
 
+def bytes_of(tensors: Mapping[str, LazyTensor]) -> int:
+    return sum(tensor.info.size for tensor in tensors.values())
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, or of the files in a folder."""
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
-def _refused(where: str, field: str, expected: str, found: str, advice: str) -> UserError:
+def refused(where: str, field: str, expected: str, found: str, advice: str) -> UserError:
+    """An error of one problem."""
     return UserError(Problem(where=where, field=field, expected=expected, found=found, advice=advice))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PRECISIONS = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
-_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Casting:
 
     def lazy(self, name: str, info: TensorInfo, make: Callable[[], Tensor]) -> LazyTensor:
         """The tensor that `make` gives, cast. name: for messages."""
-        floats = info.dtype in _FLOATS
+        floats = info.dtype in FLOATS
         target = TensorInfo(PRECISIONS.get(self.precision, info.dtype) if floats else info.dtype, info.shape)
         return LazyTensor(target, lambda: self._cast(name, make(), target) if floats else make())
 

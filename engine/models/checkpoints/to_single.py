@@ -14,12 +14,15 @@ from engine.errors import Problem, UserError
 from engine.formats.container import TensorInfo, listed
 from engine.formats.streams import LazyTensor, Wrote, write_pickle, write_safetensors
 from engine.formats.weights import Weights
+from engine.models.build import usual_config
 from engine.models.checkpoints.casting import Casting
 from engine.models.checkpoints.opening import Checkpoint, Part, complete_configs
 from engine.models.folder import read_config
 
 SUFFIXES = (".safetensors", ".ckpt")
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+_UNREAD = ("bos_token_id", "eos_token_id", "pad_token_id", "projection_dim")
+"""Fields of a text encoder's config that change nothing here: the end is found as the highest id, by all of them."""
 _DEFAULTS: Mapping[str, Any] = {"num_train_timesteps": 1000, "trained_betas": None}
 
 
@@ -117,15 +120,16 @@ def _lost_configs(checkpoint: Checkpoint, tensors: Mapping[str, LazyTensor]) -> 
     complete_configs(checkpoint.layout, parts, checkpoint.scheduler)
     losses = []
     for part, implied in parts.items():
-        config = checkpoint.parts[part].config
-        for name, value in implied.config.items():
-            if name in config and not _alike(config[name], value):
-                losses.append(f"{part} config: {name} = {config[name]}, where readers of single files take {value}")
+        readers = usual_config(part) | implied.config
+        for name, value in checkpoint.parts[part].config.items():
+            if name in readers and name not in _UNREAD and not _alike(value, readers[name]):
+                losses.append(f"{part} config: {name} = {value}, where readers of single files take {readers[name]}")
     return losses
 
 
 def _alike(one: Any, other: Any) -> bool:
     """Whether two values of a config mean the same: one number may stand for a list of equal ones."""
+    one, other = (list(value) if isinstance(value, tuple) else value for value in (one, other))
     if isinstance(one, list) != isinstance(other, list):
         several, single = (one, other) if isinstance(one, list) else (other, one)
         return all(value == single for value in several)
