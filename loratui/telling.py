@@ -19,6 +19,13 @@ STAGES = {
     "cache": "encoding the images",
     "train": "training",
     "draw": "drawing pictures",
+    "read": "reading the adapters",
+    "open": "opening the models",
+    "compose": "composing layers",
+    "compare": "comparing layers",
+    "extract": "extracting layers",
+    "write": "writing the file",
+    "fit": "learning weights",
 }
 
 

@@ -8,6 +8,7 @@ matrix and approximated; what that costs is reported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -55,7 +56,7 @@ def compose(adapters: Iterable[tuple[Adapter, Weight]]) -> Adapter:
     check_forms(terms, EXACT)
     parts: dict[str, dict[str, Layer]] = {}
     for (part, path), layers in terms.items():
-        parts.setdefault(part, {})[path] = combine(layers, EXACT)[0].factors()
+        parts.setdefault(part, {})[path] = combine(layers, EXACT)[0]
     return Adapter(parts)
 
 
@@ -122,22 +123,28 @@ def low_rank(layer: Layer) -> Factors | None:
     return factors
 
 
-def combine(terms: Terms, options: Options, target: Target = ("", "")) -> tuple[Product, Kept]:
-    """Σ weight · ΔW of one layer, and how good it is. `check_forms` comes before.
+def combine(
+    terms: Terms, options: Options, dtype: torch.dtype = torch.float32, target: Target = ("", "")
+) -> tuple[Factors, Kept]:
+    """Σ weight · ΔW of one layer in `dtype`, and how far it is, number format included, from the exact one.
 
-    A sum whose rank exceeds that of the matrix is brought back to it, at no loss.
+    `check_forms` comes before. A sum whose rank exceeds that of the matrix is brought back to it, at no loss.
     """
     forms = [(low_rank(layer), layer, weight) for layer, weight in terms]
     products = [product(factors, weight) for factors, _, weight in forms if factors is not None]
     rest = [(layer, weight) for factors, layer, weight in forms if factors is None]
     if rest:
-        return approximate(_sum(products, rest, options.base, target), options.measure or Measure(energy=1.0))
-    together = total(products)
+        matrix = _sum(products, rest, options.base, target)
+        found, kept = approximate(matrix, options.measure or Measure(energy=1.0), dtype=dtype)
+        return cast(found.factors(), dtype), kept
+    together = found = total(products)
+    kept = Kept(together.rank, 1.0, 0.0)
     if options.measure:
-        return recompress(together, options.measure)
-    if together.rank > together.full_rank:
-        return recompress(together, Measure(rank=together.full_rank))
-    return together, Kept(together.rank, 1.0, 0.0)
+        found, kept = recompress(together, options.measure)
+    elif together.rank > together.full_rank:
+        found, kept = recompress(together, Measure(rank=together.full_rank))
+    factors = cast(found.factors(), dtype)
+    return factors, replace(kept, error=distance(together, product(factors)) / (norm(together) or 1.0))
 
 
 def _sum(products: list[Product], rest: Terms, base: Base | None, target: Target) -> Tensor:
@@ -152,20 +159,30 @@ def _sum(products: list[Product], rest: Terms, base: Base | None, target: Target
 
 
 def dense(layer: Layer, base: Base | None, target: Target) -> Tensor:
-    """ΔW of one layer, float64. base: asked for the weight of a DoRA."""
-    return layer.delta(base(*target) if base and _needs_base(layer) else None).reshape(layer.shape)
+    """ΔW of one layer, float64. base: asked for the weight of a DoRA. Raises UserError where that is another one's."""
+    if base is None or not _needs_base(layer):
+        return layer.delta()
+    weight = base(*target)
+    if (weight.shape[0], weight[0].numel()) != (layer.shape[0], math.prod(layer.shape[1:])):
+        raise UserError(
+            Problem(
+                where="base",
+                field=_name(target),
+                expected=f"a weight of {tuple(layer.shape)}, as the adapter's update",
+                found=f"{tuple(weight.shape)}",
+                advice="choose the base that the adapter was trained on",
+            )
+        )
+    return layer.delta(weight.reshape(layer.shape))
 
 
 def combined(
     terms: dict[Target, Terms], options: Options, dtype: torch.dtype
 ) -> Iterator[tuple[Target, Factors, Kept]]:
-    """Layer by layer: the sum in `dtype`, and how far it is, number format included, from the exact one."""
+    """Every layer in turn, as `combine` makes it. Raises UserError before the first where some can't be."""
     check_forms(terms, options)
     for target, layers in terms.items():
-        exact, kept = combine(layers, options, target)
-        factors = cast(exact.factors(), dtype)
-        rounding = distance(exact, product(factors)) / (norm(exact) or 1.0)
-        yield target, factors, replace(kept, error=(kept.error**2 + rounding**2) ** 0.5)
+        yield target, *combine(layers, options, dtype, target)
 
 
 def cast(factors: Factors, dtype: torch.dtype) -> Factors:

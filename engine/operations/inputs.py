@@ -18,9 +18,12 @@ from engine.formats.adapter import Adapter, Factors
 from engine.formats.findings import Findings
 from engine.formats.layers import Layer
 from engine.formats.reading import read_adapter
+from engine.formats.writing import token_files, write_adapter
 from engine.lora.algebra import Kept
 from engine.lora.compose import Target, Weight
-from engine.protocol import operations as protocol
+from engine.operate import Reporter
+from engine.protocol.operations import Composed
+from engine.protocol.operations import Layer as LayerReport
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -92,6 +95,19 @@ def _in_blend(one: Ingredient, strength: float) -> Used:
     whole = strength * one.weight
     by_layer = (lambda part, path: strength * one.weight_of(part, path)) if one.blocks else whole
     return Used(one.path, whole, by_layer)
+
+
+def check_tokens(out: Path, tokens: Mapping[str, Mapping[str, torch.Tensor]], force: bool) -> None:
+    """Raise UserError if the files that tokens would go to, beside `out`, are there already."""
+    files = token_files(out, Adapter({"unet": {}}, tokens=dict(tokens)))
+    problems = []
+    for file in files.values():
+        try:
+            check_out(file, force)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
 
 
 def read_adapters(paths: Iterable[str]) -> list[Adapter]:
@@ -204,9 +220,25 @@ def made_metadata(
     return entries | ({"modelspec.merged_from": merged_from} if merged_from else {})
 
 
-def told(target: Target, kept: Kept) -> protocol.Layer:
-    """A layer of a report."""
-    part, path = target
-    return protocol.Layer(
-        part=part, path=path, rank=kept.rank, energy=kept.energy, error=kept.error, sv_fro=kept.sv_fro
+def write(
+    out: Path,
+    adapter: Adapter,
+    layers: Iterable[tuple[Target, Kept]],
+    reporter: Reporter,
+    renamed: Mapping[str, str] | None = None,
+) -> Composed:
+    """Write a made adapter, in kohya's naming, and report what became of its layers and tokens."""
+    reporter.stage("write")
+    written = write_adapter(out, adapter)
+    for notice in written.notices:
+        reporter.notice(notice)
+    return Composed(
+        out=str(out),
+        bytes=written.bytes,
+        layers=[
+            LayerReport(part=part, path=path, rank=kept.rank, energy=kept.energy, error=kept.error, sv_fro=kept.sv_fro)
+            for (part, path), kept in layers
+        ],
+        tokens={token: str(file) for token, file in written.tokens.items()},
+        renamed=dict(renamed or {}),
     )

@@ -52,6 +52,8 @@ class Composed(Report, frozen=True):
     out: str
     bytes: int
     layers: list[Layer]
+    tokens: dict[str, str] = {}
+    """Learned token → the file that it went to."""
     renamed: dict[str, str] = {}
     """Tokens under other names than in their files, because of a clash: `file: <s1>` → `<s1-2>`."""
 

@@ -1,0 +1,78 @@
+"""`loratui adapter`: what is printed where, and how commands end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import loratui
+
+ROOT = Path(loratui.__file__).parents[1]
+DISNEY = ROOT / "tests" / "fixtures" / "cloneofsimo" / "lora_disney.safetensors"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "loratui", "adapter", *arguments]
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_compose_prints_a_table_and_the_file_and_narrates_on_stderr(tmp_path):
+    out = tmp_path / "[best] out.safetensors"
+    found = call("compose", f"{DISNEY}:0.7", f"{DISNEY}:-0.3", "-o", str(out))
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == str(out) and "text_encoder" in found.stdout
+    assert "composing layers" in found.stderr and "192 layers" in found.stderr
+    again = call("compose", str(DISNEY), "-o", str(out))
+    assert again.returncode == 2 and "--force" in again.stderr and again.stdout == ""
+
+
+def test_json_is_the_whole_answer_and_nothing_else():
+    found = call("diff", str(DISNEY), str(DISNEY), "--json")
+    answer = json.loads(found.stdout)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert answer["distance"] == 0.0 and answer["cosine"] == 1.0 and len(answer["layers"]) == 192
+    assert answer["layers"][0].keys() == {"part", "path", "first", "second", "distance", "cosine"}
+
+
+def test_every_layer_is_shown_on_request():
+    found = call("diff", str(DISNEY), str(DISNEY), "--layers")
+    rows = [line for line in found.stdout.splitlines() if line.strip().startswith(("unet.", "text_encoder."))]
+    assert len(rows) == 192 and "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["resize", "[/foo].safetensors", "-o", "out.safetensors", "--rank", "4", "--energy", "0.5"], "rank = 4"),
+        (["resize", "[/foo].safetensors", "-o", "out.safetensors", "--rank", "4"], "[/foo].safetensors"),
+        (["extract", "--tuned", "no", "--base", "where", "-o", "out.safetensors"], "rank, energy, error"),
+        (["compose", str(DISNEY), "-o", "out.safetensors", "--precision", "int8"], "precision"),
+    ],
+)
+def test_mistakes_end_with_2_and_their_problems(arguments, said):
+    found = call(*arguments)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert said in found.stderr and "Traceback" not in found.stderr
+
+
+def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
+    process = subprocess.Popen(
+        command("interpolate", str(DISNEY), str(DISNEY), "--steps", "1000", "-o", str(tmp_path / "line")),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert any(line.startswith("composing") for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert not list((tmp_path / "line").glob(".*"))
