@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from engine import lora, tiny
 from engine.errors import UserError
 from engine.formats.adapter import Adapter, Factors
 from engine.formats.layers import DoRA, LoHa, LoKr
+from engine.formats.writing import write_adapter
 
+DISNEY = Path(__file__).parents[2] / "fixtures" / "cloneofsimo" / "lora_disney.safetensors"
 SPOT = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
@@ -189,3 +192,19 @@ def test_tokens_come_and_go_with_their_adapter(loaded):
     assert len(loaded.tokenizer) == words
     assert torch.equal(loaded.text_encoder.get_input_embeddings().weight, table)
     assert torch.equal(picture(loaded, "a <krk> cat"), before)
+
+
+def test_a_file_is_put_on_as_the_adapter_in_it(loaded, tmp_path):
+    shape = tuple(loaded.unet.get_submodule(SPOT).weight.shape)
+    adapter = Adapter({"unet": {SPOT: factors(shape, 1)}})
+    write_adapter(tmp_path / "mine.safetensors", adapter)
+    expected = picture(baked(loaded, (adapter, 0.8)))
+    with lora.apply(loaded, str(tmp_path / "mine.safetensors"), weight=0.8):
+        assert (picture(loaded) - expected).abs().max() < 1e-4
+
+
+def test_a_real_file_of_another_base_is_refused_layer_by_layer(loaded):
+    before = picture(loaded)
+    with pytest.raises(UserError, match="trained on"):
+        lora.apply(loaded, DISNEY)
+    assert torch.equal(picture(loaded), before)
