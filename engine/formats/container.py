@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -74,13 +75,26 @@ def read_header(path: Path) -> Header:
     if not fits or not raw.lstrip().startswith(b"{"):
         _refuse_stranger(path, prefix + raw, total)
     try:
-        content = json.loads(raw)
+        content = json.loads(raw, object_pairs_hook=_table)
+    except _Twice as error:
+        _refuse(path, "the name twice", str(error))
     except (ValueError, RecursionError) as error:
         _refuse(path, f"a header that is no JSON ({error})")
     metadata = content.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         _refuse(path, "metadata that is not a table of texts")
     return Header(metadata, _checked(path, content, total - 8 - length))
+
+
+class _Twice(Exception):
+    """A name that comes twice in one table, of which a reader would see the last one alone."""
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise _Twice(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+    return table
 
 
 def _checked(path: Path, content: dict[str, Any], room: int) -> dict[str, TensorInfo]:
