@@ -129,7 +129,12 @@ def main(arguments: list[str], source: BinaryIO, sink: BinaryIO) -> int:
     return operate(arguments[0], source.read(), emit)
 
 
+QUIET_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+"""Idle threads otherwise spin against those of a training beside. Read when torch is loaded, which comes later."""
+
+
 if __name__ == "__main__":
+    os.environ |= QUIET_THREADS | os.environ
     for _number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(_number, _interrupt)
     # what a library prints must not get between the events

@@ -144,6 +144,8 @@ def combine(
     elif together.rank > together.full_rank:
         found, kept = recompress(together, Measure(rank=together.full_rank))
     factors = cast(found.factors(), dtype)
+    if found is together and dtype == torch.float32:
+        return factors, kept
     return factors, replace(kept, error=distance(together, product(factors)) / (norm(together) or 1.0))
 
 
