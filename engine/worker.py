@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from engine import journal, locks, protocol
-from engine.config import Generate, Job, Request, Train, UserError
+from engine.config import Generate, Job, Operate, Request, Train, UserError
 from engine.context import Context, Released, Stopped
 from engine.control import Control
 from engine.host.launch import CONTROL_OFFSET
@@ -97,6 +97,8 @@ def _run(config: Job, context: Context) -> protocol.End:
             from engine.jobs import train as job
         case Generate():
             from engine.jobs import generate as job
+        case Operate():
+            from engine.jobs import operation as job
     outputs = job.run(config, context)
     return protocol.End(state="done", code=protocol.DONE, step=context.journal.status.step, outputs=outputs)
 

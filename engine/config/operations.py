@@ -170,6 +170,9 @@ OPERATIONS: dict[str, type[Operation]] = {
 }
 """Every operation by its name."""
 
+ON_DEVICE = ("fit_weights",)
+"""Those that compute with a model for long. As jobs they wait for a device; the others are started at once."""
+
 _RULES: dict[type[Operation], tuple[Callable[[Any], list[Problem]], ...]] = {
     Compose: (_one_measure(("rank", "energy"), required=False),),
     Interpolate: (_one_measure(("rank", "energy"), required=False),),

@@ -5,10 +5,12 @@ A rule is a small function from a config to its problems. They all run, whatever
 
 from __future__ import annotations
 
-from engine.config import prompts
+import msgspec
+
+from engine.config import operations, prompts
 from engine.config.schema import Origins
-from engine.config.structs import Job, Train
-from engine.errors import Problem
+from engine.config.structs import Job, Operate, Train
+from engine.errors import Problem, UserError
 
 
 def rules(config: Job, origin: Origins) -> list[Problem]:
@@ -152,7 +154,30 @@ def _sampling_interval(config: Train, origin: Origins) -> list[Problem]:
     ]
 
 
+def _operation(config: Operate, origin: Origins) -> list[Problem]:
+    """The request of an operation is checked as that operation's own struct."""
+    if config.operation not in operations.OPERATIONS:
+        return [
+            Problem(
+                where=origin("operation"),
+                field="operation",
+                expected=f"one of {', '.join(operations.OPERATIONS)}",
+                found=repr(config.operation),
+            )
+        ]
+    try:
+        operations.checked(config.operation, config.request)
+    except UserError as error:
+        places = [f"request.{problem.field}" if problem.field else "request" for problem in error.problems]
+        return [
+            msgspec.structs.replace(problem, where=origin(place), field=place)
+            for problem, place in zip(error.problems, places, strict=True)
+        ]
+    return []
+
+
 _RULES = {
+    Operate: (_operation,),
     Train: (
         _length, _something_to_train, _silent_sets, _prior, _warmup, _file_name, _sample_prompts, _sampling_interval,
     ),

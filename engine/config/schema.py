@@ -133,7 +133,7 @@ def describe(kind: Any) -> str:
         return f"a list, each {describe(get_args(kind)[0])}"
     if get_origin(kind) is dict:
         return f"a table, each {describe(get_args(kind)[1])}"
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Any: "a finite value"}
     return names.get(kind) or _table_in_words(kind)
 
 
@@ -200,12 +200,19 @@ def _table(config: msgspec.Struct, path: str, lines: list[str], comments: bool) 
     for name, value, kind in nested:
         place = f"{path}.{name}" if path else name
         for item in value if isinstance(value, list) else [value]:
-            lines += ["", f"[[{place}]]" if isinstance(value, list) else f"[{place}]"]
             if isinstance(item, dict):
-                lines += [f"# {help_of(kind)}: {describe(kind)}"] if comments else []
-                lines += [tomli_w.dumps({key: inside}).strip() for key, inside in item.items()]
+                header, _, inside = _free_table(item, place).partition("\n")
+                lines += ["", header, *([f"# {help_of(kind)}: {describe(kind)}"] if comments else []), inside]
             else:
+                lines += ["", f"[[{place}]]" if isinstance(value, list) else f"[{place}]"]
                 _table(item, place, lines, comments)
+
+
+def _free_table(table: dict[str, Any], place: str) -> str:
+    """A table whose keys no schema names, under its header; tables inside it get headers of their own."""
+    for name in reversed(place.split(".")):
+        table = {name: table}
+    return tomli_w.dumps(table).strip()
 
 
 def _toml(value: Any) -> str:

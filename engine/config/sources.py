@@ -18,7 +18,10 @@ from engine.config.schema import check, spell
 from engine.config.structs import KINDS, Job, Train
 from engine.errors import Problem, UserError
 
-_PATHS = re.compile(r"dataset\.subsets\[\d+\]\.path|adapters\[\d+\]\.path|model\.base|model\.vae|picture\.out")
+_PATHS = re.compile(
+    r"dataset\.subsets\[\d+\]\.path|(request\.)?adapters\[\d+\]\.path|model\.base|model\.vae|picture\.out"
+    r"|request\.(path|first|second|tuned|base|data|out)"
+)
 """Fields that hold paths: a relative one is taken from the folder of the file that it was written in."""
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
@@ -126,7 +129,8 @@ class Request:
             return value
         # Path's own functions raise for a user that does not exist, and for a name that is too long for any file
         anchored = self._folders.get(self.origin(path), Path.cwd()) / os.path.expanduser(value)
-        named = path.startswith("model.") and (value == "tiny" or not os.path.exists(anchored))
+        bases = ("model.", "request.base", "request.tuned")
+        named = path.startswith(bases) and (value == "tiny" or not os.path.exists(anchored))
         return value if named else os.path.normpath(anchored)
 
 

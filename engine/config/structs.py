@@ -6,7 +6,7 @@ that nothing reads. Help texts are clauses without a full stop, shown beside ran
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -256,5 +256,16 @@ class Generate(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, ta
     runtime: Runtime = Runtime()
 
 
-Job = Train | Generate
-KINDS: dict[str, type[Train] | type[Generate]] = {"train": Train, "generate": Generate}
+class Operate(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, tag="operate", tag_field="kind"):
+    """An operation on adapter and checkpoint files, as a job."""
+
+    name: Annotated[str, _m("name of the job", expected=_PLAIN, pattern=_NAME, max_length=80)] = "operate"
+    project: Annotated[str, _m("project that the job belongs to", expected=_PLAIN, pattern=_NAME, max_length=80)] = (
+        "default"
+    )
+    operation: Annotated[str, _m("what to do, such as `compose`, `extract` or `merge`", min_length=1)]
+    request: Annotated[dict[str, Any], _m("fields of the operation, as `loratui adapter` has its options")]
+
+
+Job = Train | Generate | Operate
+KINDS: dict[str, type[Job]] = {"train": Train, "generate": Generate, "operate": Operate}

@@ -18,13 +18,14 @@ from pathlib import Path
 import msgspec
 
 from engine import files, journal, locks, protocol
-from engine.config import Job, Problem, Request, UserError, to_toml
+from engine.config import Job, Operate, Problem, Request, UserError, to_toml
+from engine.config.operations import ON_DEVICE
 from engine.config.settings import Settings, read_settings
 from engine.host import launch, liveness, queue
 from engine.protocol import messages
 
 NEEDS_DEVICE = {"train": True, "generate": True}
-"""Whether a kind of job computes with torch for long. One that does not never waits for a device."""
+"""Whether a kind of job computes with torch for long. With operations it depends on which; see `needs_device`."""
 
 PATIENCE = 2.0
 """Seconds in which a worker that has said its last word lets go of its job."""
@@ -46,8 +47,15 @@ def submit(workspace: Path, params: messages.Submit) -> messages.Submitted:
                 raise
     if not params.hold:
         start_runner(workspace)
-    kind = type(config).__struct_config__.tag
-    return messages.Submitted(id=directory.name, path=str(directory), queued=NEEDS_DEVICE[kind] and not params.hold)
+    waits = needs_device(config) and not params.hold
+    return messages.Submitted(id=directory.name, path=str(directory), queued=waits)
+
+
+def needs_device(config: Job) -> bool:
+    """Whether a job waits for a device. One that does not is started at once, beside whatever runs."""
+    if isinstance(config, Operate):
+        return config.operation in ON_DEVICE
+    return NEEDS_DEVICE[type(config).__struct_config__.tag]
 
 
 def create(workspace: Path, config: Job, held: bool = False) -> Path:
@@ -214,8 +222,8 @@ def _frozen(workspace: Path, config: Job) -> bytes:
         environment=launch.freeze() | {"LORATUI_WORKSPACE": str(workspace)},
         submitted=round(time.time(), 3),
         host=journal.host(),
-        needs_device=NEEDS_DEVICE[kind],
-        device=config.runtime.device,
+        needs_device=needs_device(config),
+        device=config.request.get("device", "auto") if isinstance(config, Operate) else config.runtime.device,
         retries=settings.retries,
     )
     return msgspec.json.format(msgspec.json.encode(submission), indent=2) + b"\n"

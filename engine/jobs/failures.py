@@ -6,7 +6,7 @@ import errno
 
 import torch
 
-from engine.config import Job, Train
+from engine.config import Job, Operate, Train
 from engine.training.metrics import Diverged
 
 
@@ -25,7 +25,8 @@ def explain(error: BaseException, config: Job | None) -> tuple[str, list[str]]:
         return f"the disk is full: {error.filename or error.strerror}", _disk(config)
     if isinstance(error, OSError):
         place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{place}", ["check that the workspace can be written to"]
+        folder = "the folder of its result" if isinstance(config, Operate) else "the workspace"
+        return f"{error.strerror or error}{place}", [f"check that {folder} can be written to"]
     return f"{type(error).__name__}: {error}", [
         "this is a defect of loratui: engine.log in the run's folder tells more"
     ]
@@ -42,6 +43,8 @@ def _diverged(config: Job | None) -> list[str]:
 
 
 def _memory(config: Job | None) -> list[str]:
+    if isinstance(config, Operate):
+        return ["close other programs, or use a machine with more memory"]
     if not isinstance(config, Train):
         return ["picture.count = 1 and a smaller picture.width and picture.height", 'runtime.precision = "bf16"']
     advice = []
@@ -56,6 +59,8 @@ def _memory(config: Job | None) -> list[str]:
 
 
 def _disk(config: Job | None) -> list[str]:
+    if isinstance(config, Operate):
+        return ["make room, then try it again"]
     advice = ["make room, then resume: the last saved state is whole"]
     if isinstance(config, Train):
         advice.append("saving.every: a larger number; saving.states = 1")

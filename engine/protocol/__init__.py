@@ -5,6 +5,7 @@ Everything is a msgspec struct. Light: neither torch nor textual.
 
 from engine.protocol.events import (
     Acknowledged,
+    Answer,
     AnyEvent,
     Attempt,
     Changed,
@@ -64,6 +65,7 @@ __all__ = [
     "STATUS",
     "SUBMISSION",
     "Acknowledged",
+    "Answer",
     "AnyEvent",
     "Attempt",
     "Changed",

@@ -160,6 +160,12 @@ class Changed(Event, frozen=True, tag="changed"):
     value: float
 
 
+class Answer(Event, frozen=True, tag="answer"):
+    """What an operation has to say in the end: one of the structs of `operations.ANSWERS`."""
+
+    result: msgspec.Raw
+
+
 class End(Event, frozen=True, tag="end"):
     """The last event of an attempt that came to an end by itself."""
 
@@ -175,7 +181,7 @@ class End(Event, frozen=True, tag="end"):
 
 AnyEvent = (
     Attempt | Resumed | Stage | Progress | Notice | Refused | PlanMade | Step | Validation | Sample | Checkpoint
-    | Acknowledged | Paused | Continued | Changed | End
+    | Acknowledged | Paused | Continued | Changed | Answer | End
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

@@ -8,14 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.protocol.base import Message
-from engine.protocol.events import End, Event, Notice, Progress, Refused, Stage
-
-
-class Answer(Event, frozen=True, tag="answer"):
-    """What an operation has to say in the end: one of the structs of `ANSWERS`."""
-
-    result: msgspec.Raw
-
+from engine.protocol.events import Answer, End, Notice, Progress, Refused, Stage
 
 OperationEvent = Stage | Progress | Notice | Refused | Answer | End
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from engine import protocol
-from engine.config import KINDS, Generate, Request, Train, fields, leaves
+from engine.config import KINDS, Generate, Job, Operate, Request, Train, fields, leaves
 from engine.config.structs import Loss, Section
 from engine.host.submission import create
 from engine.worker import run_job
@@ -57,7 +57,7 @@ def workspace(tmp_path_factory):
         yield folder
 
 
-def recorded(config: Train | Generate) -> Reads:
+def recorded(config: Job) -> Reads:
     """Run a job to its end and return what was read of its config on the way."""
     reads: Reads = set()
 
@@ -67,22 +67,25 @@ def recorded(config: Train | Generate) -> Reads:
         return object.__getattribute__(self, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        for struct in (Section, Train, Generate):
+        for struct in (Section, Train, Generate, Operate):
             patch.setattr(struct, "__getattribute__", spy, raising=False)
         directory = create(protocol.workspace(), config, held=True)
         assert run_job(directory) == protocol.DONE, (directory / protocol.JOURNAL).read_text()
     return reads
 
 
-def request(**tables: dict) -> Train | Generate:
+def request(**tables) -> Job:
     made = Request()
-    made.lay({**tables, "model": {"base": "tiny"}, "runtime": {"device": "cpu"}}, "test")
+    made.lay(tables, "test")
     return made.checked()
+
+
+TINY = {"model": {"base": "tiny"}, "runtime": {"device": "cpu"}}
 
 
 @pytest.fixture(scope="module")
 def reads(workspace) -> dict[str, Reads]:
-    """What a run and a generation with its adapter read."""
+    """What a run, a generation with its adapter and an operation on it read."""
     pictures = workspace / "pictures"
     pictures.mkdir()
     for index, colour in enumerate(("red", "blue")):
@@ -94,6 +97,7 @@ def reads(workspace) -> dict[str, Reads]:
         prior={"images": 1, "prompt": "a cat", "steps": 1},
         training={"steps": 1, "batch": 1},
         sampling={"prompts": ["a cat"], "steps": 1},
+        **TINY,
     )
     by_kind = {"train": recorded(train)}
     adapter = next(workspace.rglob("runs/*/adapter.safetensors"))
@@ -102,7 +106,11 @@ def reads(workspace) -> dict[str, Reads]:
             kind="generate",
             adapters=[{"path": str(adapter)}],
             picture={"prompt": "a cat", "out": str(workspace / "a.png"), "steps": 1},
+            **TINY,
         )
+    )
+    by_kind["operate"] = recorded(
+        request(kind="operate", operation="diff", request={"first": str(adapter), "second": str(adapter)})
     )
     return by_kind
 

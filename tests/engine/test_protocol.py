@@ -7,6 +7,7 @@ import math
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,9 @@ BASIC = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     bool: st.booleans(),
     NoneType: st.none(),
+    msgspec.Raw: st.dictionaries(st.text(max_size=5), st.integers(), max_size=3).map(
+        lambda value: msgspec.Raw(msgspec.json.encode(value))
+    ),
 }
 STEP = protocol.Step(step=3, loss=0.5, lr={"unet": 1e-4})
 

@@ -26,6 +26,10 @@ def values_of(kind: Any) -> st.SearchStrategy:
         return st.sampled_from(get_args(bare))
     if get_origin(bare) is list:
         return st.lists(values_of(get_args(bare)[0]), min_size=meta.min_length or 0, max_size=2)
+    if get_origin(bare) is dict:
+        plain = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8"), max_size=120)
+        table = st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=9), plain, max_size=3)
+        return st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=9), plain | table | st.lists(table))
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
         return st.builds(bare, **{name: values_of(annotated) for name, (annotated, _) in fields(bare).items()})
     if bare is bool:
