@@ -339,8 +339,11 @@ _CALLS: dict[str, Callable[..., Any]] = {
 _NAMES = {"torch.Tensor", "torch.nn.parameter.Parameter"} | _NAMED_ONLY
 
 
-class _Unpickler(pickle.Unpickler):
-    """Resolves names through the table above and storages through `fill`, which learns each one and its key."""
+class _Unpickler(pickle._Unpickler):
+    """Resolves names through the table above and storages through `fill`, which learns each one and its key.
+
+    The one that is written in Python: the other makes room for whatever index a pickle names, 40 GB for four bytes.
+    """
 
     def __init__(self, file: BinaryIO, fill: Callable[[Storage, str], None] | None):
         super().__init__(file, encoding="latin1")

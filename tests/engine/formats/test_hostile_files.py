@@ -261,3 +261,12 @@ def test_reading_imports_nothing_that_runs_files(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["128"]
+
+
+def test_a_pickle_that_names_a_far_index_takes_no_memory(tmp_path: Path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(zipped(b"\x80\x02]r\xff\xff\xff\x7f."))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError):
+        read_adapter(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10, "in KiB"
