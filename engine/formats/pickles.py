@@ -339,6 +339,19 @@ _CALLS: dict[str, Callable[..., Any]] = {
 _NAMES = {"torch.Tensor", "torch.nn.parameter.Parameter"} | _NAMED_ONLY
 
 
+class _WholeLines:
+    """A file whose last line, cut short, is an end of file and no shorter name."""
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.readinto, self._readline = file.read, file.readinto, file.readline
+
+    def readline(self) -> bytes:
+        line = self._readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("Ran out of input")
+        return line
+
+
 class _Unpickler(pickle._Unpickler):
     """Resolves names through the table above and storages through `fill`, which learns each one and its key.
 
@@ -346,7 +359,7 @@ class _Unpickler(pickle._Unpickler):
     """
 
     def __init__(self, file: BinaryIO, fill: Callable[[Storage, str], None] | None):
-        super().__init__(file, encoding="latin1")
+        super().__init__(_WholeLines(file), encoding="latin1")
         self._fill = fill
         self._storages: dict[str, Storage] = {}
 
