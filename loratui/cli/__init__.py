@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from loratui import __version__
-from loratui.cli import adapter, config, demo, doctor, generate, queue, runs, train
+from loratui.cli import adapter, checkpoint, config, demo, doctor, generate, queue, runs, train
 
 # Without Rich: help is plain text, appears at once, and a `[section.field]` in it is not taken for markup.
 app = typer.Typer(name="loratui", rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -25,6 +25,7 @@ app.command("train")(train.train)
 app.command("resume")(train.resume)
 app.command("generate")(generate.generate)
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(runs.app, name="runs")
 app.add_typer(queue.app, name="queue")
 app.add_typer(config.app, name="config")
