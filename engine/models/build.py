@@ -22,10 +22,18 @@ from engine.models.ldm import modern_name
 from engine.models.source import Component
 
 
+def tensors_of(part: str, config: dict[str, Any], origin: Path = Path(), field: str = "") -> dict[str, tuple[int, ...]]:
+    """Name, by `ldm.modern_name`, and shape of all tensors that a part with this config has. Takes no memory.
+
+    Raises UserError, which names `origin` and `field`, where the config makes no module.
+    """
+    module = _empty(part, config, origin, field)
+    return {modern_name(name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
 def check_fit(part: str, config: dict[str, Any], tensors: Mapping[str, TensorInfo], origin: Path, field: str) -> None:
     """Raise UserError unless a part with this config has exactly these tensors, by the names of `ldm.modern_name`."""
-    module = _empty(part, config, origin, field)
-    places = {modern_name(name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    places = tensors_of(part, config, origin, field)
     misfits = [
         f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
         for name, shape in places.items()
