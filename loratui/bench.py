@@ -59,9 +59,10 @@ class Bench(Protocol):
         """As `call`; a failure is said to the user and gives None."""
 
     def follow(self, job: str, heard: Callable[[messages.JobEvents], None]) -> None:
-        """Tell `heard` everything that a job says, from its first event on, also across a new host. One per job."""
+        """Tell `heard` everything that a job says, from its first event on, also across a new host. Others may listen
+        too: one who joins makes all of it be told once more, `restarted`."""
 
-    def unfollow(self, job: str) -> None: ...
+    def unfollow(self, job: str, heard: Callable[[messages.JobEvents], None]) -> None: ...
 
     def open_project(self, name: str) -> None: ...
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from engine.config import UserError
 from engine.protocol import messages
@@ -20,6 +23,28 @@ PAUSES = (0.0, 0.5, 2.0, 5.0)
 """Seconds before each further host that dies at once; the last holds for all after it."""
 
 
+@dataclass
+class _Followed:
+    """A job whose journal is told, and to whom."""
+
+    listeners: list[Heard]
+    offset: int = 0
+    """How far it has been told."""
+    again: bool = False
+    """Whether it is told from its start once more, for somebody who joined those who know it."""
+
+    def take(self, told: messages.JobEvents) -> None:
+        """Pass on what follows on what was told before, or begins anew; what was on its way when that was asked for
+        is not told twice."""
+        if told.start not in (None, self.offset, 0):
+            return
+        if told.start == 0 and (self.offset or self.again):
+            told = msgspec.structs.replace(told, restarted=True)
+        self.offset, self.again = told.offset, False
+        for heard in list(self.listeners):
+            heard(told)
+
+
 class Link:
     """`run` is the link's life. `told` gets what is not about a followed job; `changed` each loss and each return."""
 
@@ -27,8 +52,8 @@ class Link:
         self._told, self._changed = told, changed
         self._client: Client | None = None
         self._up = asyncio.Event()
-        self._followed: dict[str, tuple[Heard, int]] = {}
-        """Job → who listens, and how far the journal has been told."""
+        self._followed: dict[str, _Followed] = {}
+        """By job."""
 
     async def run(self) -> None:
         """Keep a host until cancelled. Raises UserError or HostError where no host can work: another version, say."""
@@ -60,28 +85,36 @@ class Link:
         return await self._client.call(method, params)
 
     async def watch(self, job: str, heard: Heard) -> None:
-        """Follow a job's journal from its start. Raises as `call`."""
-        self._followed[job] = heard, 0
+        """Follow a job's journal from its start, beside others who do. Raises as `call`."""
+        followed = self._followed.setdefault(job, _Followed([]))
+        followed.offset, followed.again = 0, bool(followed.listeners)
+        if heard not in followed.listeners:
+            followed.listeners.append(heard)
         await self.call("jobs.watch", messages.Watch(job=job))
 
-    async def unwatch(self, job: str) -> None:
-        if self._followed.pop(job, None):
+    async def unwatch(self, job: str, heard: Heard) -> None:
+        """Tell `heard` no more of a job."""
+        followed = self._followed.get(job)
+        if followed is None or heard not in followed.listeners:
+            return
+        followed.listeners.remove(heard)
+        if not followed.listeners:
+            del self._followed[job]
             await self.call("jobs.unwatch", messages.JobRef(job=job))
 
     async def _subscribe(self, client: Client) -> None:
         await client.call("workspace.watch")
         await client.call("devices.watch")
-        for job, (heard, offset) in list(self._followed.items()):
+        for job, followed in list(self._followed.items()):
+            offset = followed.offset
             try:
                 await client.call("jobs.watch", messages.Watch(job=job, offset=offset))
             except UserError:  # it was removed meanwhile
-                heard(messages.JobEvents(id=job, offset=offset, events=[], state="done", gone=True))
-                del self._followed[job]
+                followed.take(messages.JobEvents(id=job, offset=offset, events=[], state="done", gone=True))
+                self._followed.pop(job, None)
 
     def _take(self, notification: Notification) -> None:
         if not isinstance(notification, messages.JobEvents):
             self._told(notification)
         elif notification.id in self._followed:
-            heard, _ = self._followed[notification.id]
-            self._followed[notification.id] = heard, notification.offset
-            heard(notification)
+            self._followed[notification.id].take(notification)

@@ -208,7 +208,13 @@ class Watcher:
             return
         watch.told = state
         told = messages.JobEvents(
-            id=watch.id, offset=tail.offset, events=events, state=state, restarted=tail.restarted, gone=gone
+            id=watch.id,
+            offset=tail.offset,
+            events=events,
+            state=state,
+            start=0 if tail.restarted else before,
+            restarted=tail.restarted,
+            gone=gone,
         )
         if gone:
             del self._watches[watch.id]

@@ -158,6 +158,8 @@ class JobEvents(Message, frozen=True):
     state: State
     """A change of it comes behind all events before it: who is at `Watching.size` and hears of the end has heard all.
     """
+    start: int | None = None
+    """In front of the first of these events, from a host that tells it."""
     restarted: bool = False
     """The journal was replaced or cut: it is told from its start again, and what was told before is void."""
     gone: bool = False

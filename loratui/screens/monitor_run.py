@@ -102,7 +102,7 @@ class Followed:
 
     def _leave(self) -> None:
         if self.job:
-            self._bench.unfollow(self.job)
+            self._bench.unfollow(self.job, self._heard)
         self.job, self._state, self._details = "", "", None
         self._history = History(self.smoothing)
 

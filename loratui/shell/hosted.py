@@ -51,8 +51,8 @@ class Hosted(Talking):
     def follow(self, job: str, heard: Callable[[messages.JobEvents], None]) -> None:
         self.run_worker(self._trying(self._link.watch(job, heard)), group=f"watch {job}")
 
-    def unfollow(self, job: str) -> None:
-        self.run_worker(self._trying(self._link.unwatch(job)), group=f"watch {job}")
+    def unfollow(self, job: str, heard: Callable[[messages.JobEvents], None]) -> None:
+        self.run_worker(self._trying(self._link.unwatch(job, heard)), group=f"watch {job}")
 
     async def _trying(self, asked: Awaitable[Any]) -> Any | None:
         """A failure is said, but for a host that is gone: that was said already."""
