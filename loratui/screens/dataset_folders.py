@@ -5,34 +5,22 @@ Every change reads the draft, changes its subsets alone, and writes it. Nothing 
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-from textual import on
-from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, Static
 
 from engine.config import UserError
 from engine.protocol.browse import Draft, ProjectRef, SubsetFolders, SubsetsRef
-from loratui.actions import bindings
 from loratui.client import HostError, HostGone
 from loratui.screens import dataset_shelves as shelves
 from loratui.screens.dataset_shelves import Shelf, Table
-from loratui.screens.dialogs import FRAME
 from loratui.screens.finder import Entry
+from loratui.screens.paths import AskPath
 from loratui.widgets.columns import clean
 
 if TYPE_CHECKING:
     from loratui.bench import Bench
-
-NAMED = 12
-"""Folders that are named under a half-typed path."""
 
 
 async def change(bench: Bench, edit: Callable[[list[Table]], list[Table] | None]) -> bool:
@@ -125,100 +113,4 @@ async def _ask_folder(bench: Bench, title: str, text: str, start: str, taken: Se
             f"expected {problem.expected}, found {problem.found}: {problem.advice}" for problem in listed.problems
         )
 
-    return await bench.push_screen_wait(AskFolder(title, text, start, check)) or ""  # type: ignore[attr-defined]
-
-
-def absolute(text: str) -> str:
-    """What was typed as an absolute path; a `~` is the user's home."""
-    return os.path.abspath(os.path.expanduser(text.strip()))
-
-
-def completions(text: str) -> tuple[str, list[str]]:
-    """What is typed, with as much added as all folders have in common that begin like it; and their names."""
-    head, _, begun = text.rpartition("/")
-    within = os.path.expanduser(head + "/") if "/" in text else "."
-    try:
-        with os.scandir(within) as entries:
-            names = sorted(
-                entry.name
-                for entry in entries
-                if entry.name.startswith(begun) and (begun or entry.name[0] != ".") and entry.is_dir()
-            )
-    except (OSError, ValueError):
-        return text, []
-    if not names:
-        return text, []
-    # Letter by letter is what is wanted: these are names, and half a name is a completion.
-    common = os.path.commonprefix(names) + ("/" if len(names) == 1 else "")  # noqa: RUF071
-    return (f"{head}/{common}" if "/" in text else common), names
-
-
-class AskFolder(ModalScreen[str | None]):
-    """A line for the path of a folder. Tab completes; `check` says what is wrong with it, and takes its time."""
-
-    DEFAULT_CSS = (
-        FRAME.format(name="AskFolder")
-        + """
-    AskFolder Input { margin-top: 1; }
-    AskFolder #inside { color: $text-muted; }
-    AskFolder #wrong { color: $text-error; }
-    """
-    )
-    BINDINGS = bindings("dialog")
-
-    def __init__(self, title: str, text: str, value: str, check):
-        """`check`: an async function from an absolute path to what is wrong with it, or an empty text."""
-        super().__init__()
-        self._title, self._text, self._value, self._check = title, text, value, check
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="box") as box:
-            box.border_title = Content(self._title)
-            if self._text:
-                yield Static(self._text, markup=False)
-            field = _PathLine(self._value, select_on_focus=False)
-            field.cursor_blink = False
-            yield field
-            yield Static("", id="inside", markup=False)
-            yield Static("", id="wrong", markup=False)
-
-    @on(Input.Changed)
-    def _changed(self) -> None:
-        self.query_one("#wrong", Static).update("")
-        self.run_worker(self._look(complete=False), group="look", exclusive=True, exit_on_error=False)
-
-    def complete(self) -> None:
-        """Type on as far as there is but one way."""
-        self.run_worker(self._look(complete=True), group="look", exclusive=True, exit_on_error=False)
-
-    async def _look(self, complete: bool) -> None:
-        field = self.query_one(Input)
-        typed = field.value
-        longer, names = await asyncio.to_thread(completions, typed)
-        if complete and field.value == typed and longer != typed:
-            field.value, field.cursor_position = longer, len(longer)
-            return
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        self.query_one("#inside", Static).update("  ".join(f"{clean(name)}/" for name in names[:NAMED]) + more)
-
-    @on(Input.Submitted)
-    def _submitted(self, event: Input.Submitted) -> None:
-        self.run_worker(self._take(event.value), group="take", exclusive=True, exit_on_error=False)
-
-    async def _take(self, typed: str) -> None:
-        path = absolute(typed) if typed.strip() else ""
-        wrong = await self._check(path) if path else "give the path of a folder"
-        if wrong:
-            self.query_one("#wrong", Static).update(f"✗ {wrong}")
-        else:
-            self.dismiss(path)
-
-    def action_close(self) -> None:
-        self.dismiss(None)
-
-
-class _PathLine(Input):
-    BINDINGS = [("tab", "complete", "complete")]
-
-    def action_complete(self) -> None:
-        self.screen.complete()
+    return await bench.push_screen_wait(AskPath(title, text, start, check)) or ""  # type: ignore[attr-defined]

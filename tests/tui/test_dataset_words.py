@@ -14,8 +14,8 @@ from loratui import figures
 from loratui.screens import dataset_shelves as shelves
 from loratui.screens import dataset_words as words
 from loratui.screens.dataset_findings import Check, next_stop
-from loratui.screens.dataset_folders import completions
 from loratui.screens.dataset_shelves import Shelf
+from loratui.screens.paths import completions
 from loratui.widgets.caption_edit import on_one_line
 
 PLAIN = Shelf({"path": "/cats"}, "/cats", images=3)
@@ -203,14 +203,16 @@ def test_a_path_is_completed_as_far_as_there_is_but_one_way(tmp_path, monkeypatc
     for name in ("cats", "cats and dogs", "dogs [x]", ".hidden"):
         (tmp_path / name).mkdir()
     (tmp_path / "carp.png").touch()
-    assert completions(f"{tmp_path}/c") == (f"{tmp_path}/cats", ["cats", "cats and dogs"])
-    assert completions(f"{tmp_path}/d") == (f"{tmp_path}/dogs [x]/", ["dogs [x]"])
+    (tmp_path / "note.safetensors").touch()
+    assert completions(f"{tmp_path}/c") == (f"{tmp_path}/cats", ["cats/", "cats and dogs/"])
+    assert completions(f"{tmp_path}/d") == (f"{tmp_path}/dogs [x]/", ["dogs [x]/"])
     assert completions(f"{tmp_path}/nothing") == (f"{tmp_path}/nothing", [])
     assert completions(f"{tmp_path}/gone/x") == (f"{tmp_path}/gone/x", [])
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert completions("~/d") == ("~/dogs [x]/", ["dogs [x]"])
+    assert completions("~/d") == ("~/dogs [x]/", ["dogs [x]/"])
+    assert completions(f"{tmp_path}/n", (".safetensors",)) == (f"{tmp_path}/note.safetensors", ["note.safetensors"])
     monkeypatch.chdir(tmp_path)
-    assert completions("d") == ("dogs [x]/", ["dogs [x]"])
+    assert completions("d") == ("dogs [x]/", ["dogs [x]/"])
 
 
 # --- the check
