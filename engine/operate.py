@@ -70,7 +70,7 @@ def operate(name: str, data: bytes, emit: Callable[[protocol.Event], None]) -> i
     started = time.monotonic()
     try:
         answer = run(checked(name, _table(data)), name, Reporter(emit))
-        emit(Answer(result=msgspec.Raw(msgspec.json.encode(answer))))
+        emit(Answer(operation=name, result=msgspec.Raw(msgspec.json.encode(answer))))
         end = protocol.End(state="done", code=protocol.DONE)
     except UserError as error:
         for problem in error.problems:

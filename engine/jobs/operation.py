@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import msgspec
 
-from engine import protocol
+from engine import files, protocol
 from engine.config import Operate
 from engine.config.operations import checked
 from engine.context import Context
 from engine.operate import Reporter
 from engine.operate import run as perform
 from engine.protocol.base import Message
-from engine.protocol.operations import CheckpointWritten, Composed, Fitted, Interpolated
+from engine.protocol.operations import Interpolated
+
+ANSWER, LONGEST_ANSWER = "answer.json", 1 << 19
+"""File and bytes: no reader of a journal takes a line of more than twice that."""
 
 
 class JournalReporter(Reporter):
@@ -40,17 +43,21 @@ def run(config: Operate, context: Context) -> list[str]:
     if context.dry_run:
         return []
     answer = perform(request, config.operation, JournalReporter(context))
-    context.journal.emit(protocol.Answer(result=msgspec.Raw(msgspec.json.encode(answer))))
+    _tell(config.operation, msgspec.json.encode(answer), context)
     return outputs(answer)
 
 
+def _tell(name: str, answer: bytes, context: Context) -> None:
+    if len(answer) > LONGEST_ANSWER:
+        files.write_bytes(context.directory / ANSWER, answer + b"\n")
+        context.notices([f"the answer is too long for the journal: it is in {ANSWER}"])
+    else:
+        context.journal.emit(protocol.Answer(operation=name, result=msgspec.Raw(answer)))
+
+
 def outputs(answer: Message) -> list[str]:
-    """The files and folders that an answer tells of."""
-    match answer:
-        case Composed():
-            return [answer.out, *answer.tokens.values()]
-        case Interpolated():
-            return list(answer.files)
-        case CheckpointWritten() | Fitted():
-            return [answer.out]
-    return []
+    """The files and folders that an answer says were made."""
+    if isinstance(answer, Interpolated):
+        return list(answer.files)
+    out = getattr(answer, "out", "")
+    return list(dict.fromkeys([out, *getattr(answer, "tokens", {}).values()])) if out else []

@@ -161,9 +161,11 @@ class Changed(Event, frozen=True, tag="changed"):
 
 
 class Answer(Event, frozen=True, tag="answer"):
-    """What an operation has to say in the end: one of the structs of `operations.ANSWERS`."""
+    """What an operation has to say in the end."""
 
+    operation: str
     result: msgspec.Raw
+    """The struct of `operations.ANSWERS` for it, as JSON."""
 
 
 class End(Event, frozen=True, tag="end"):

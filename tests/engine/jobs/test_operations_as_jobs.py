@@ -103,6 +103,14 @@ def test_an_operation_that_makes_no_file_has_an_answer_alone(make, adapter):
     assert events(job)[-1].outputs == []
 
 
+def test_an_answer_too_long_for_a_journal_lies_beside_it(make, adapter, monkeypatch):
+    monkeypatch.setattr(operation, "LONGEST_ANSWER", 100)
+    job = make("diff", first=adapter("a", 1), second=adapter("b", 2))
+    assert worker.run_job(job) == protocol.DONE
+    assert events(job, protocol.Answer) == [] and "answer.json" in events(job, protocol.Notice)[-1].text
+    assert len(msgspec.json.decode((job / "answer.json").read_bytes(), type=Difference).layers) == 3
+
+
 def test_what_can_not_be_done_is_refused_in_words_and_nothing_is_written(make, adapter, tmp_path):
     out = tmp_path / "out.safetensors"
     out.write_bytes(b"mine")
