@@ -26,6 +26,9 @@ from engine.protocol.base import Message
 from engine.protocol.operations import Answer
 
 OPERATIONS = {
+    "inspect": "engine.operations.adapter_files:inspect",
+    "convert": "engine.operations.adapter_files:convert",
+    "edit_metadata": "engine.operations.adapter_files:edit_metadata",
     "compose": "engine.operations.compose:compose",
     "interpolate": "engine.operations.compose:interpolate",
     "resize": "engine.operations.compose:resize",

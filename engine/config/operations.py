@@ -138,6 +138,34 @@ class FitWeights(Operation, frozen=True, kw_only=True):
     force: Annotated[bool, _m(_FORCE)] = False
 
 
+class Inspect(Operation, frozen=True, kw_only=True):
+    """What an adapter file is, and what other programs make of it."""
+
+    path: Annotated[str, _m("adapter file", min_length=1)]
+    layers: Annotated[bool, _m("norms and spectra of every layer")] = False
+    base: Annotated[str, _m("base model, on which the norms of a DoRA depend; empty: none")] = ""
+
+
+class Convert(Operation, frozen=True, kw_only=True):
+    """An adapter in another format, read back before it gets its name."""
+
+    path: Annotated[str, _m("adapter file", min_length=1)]
+    out: Annotated[str, _m(_OUT, min_length=1)]
+    to: Annotated[Literal["kohya", "peft", "cloneofsimo"], _m("format to write")] = "kohya"
+    precision: Annotated[Precision, _m("number format of the result; keep: each tensor's own")] = "keep"
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
+class EditMetadata(Operation, frozen=True, kw_only=True):
+    """Other metadata around the same tensors."""
+
+    path: Annotated[str, _m("adapter file", min_length=1)]
+    out: Annotated[str, _m("file to write; empty: the same")] = ""
+    set: Annotated[list[str], _m("entries and their texts, `name=text`")] = []
+    remove: Annotated[list[str], _m("entries to take away")] = []
+    force: Annotated[bool, _m(_FORCE)] = False
+
+
 def _one_measure(names: tuple[str, ...], required: bool) -> Callable[[Any], list[Problem]]:
     """A rule: at most one of these fields is set, or exactly one."""
 
@@ -159,6 +187,9 @@ def _one_measure(names: tuple[str, ...], required: bool) -> Callable[[Any], list
 
 
 OPERATIONS: dict[str, type[Operation]] = {
+    "inspect": Inspect,
+    "convert": Convert,
+    "edit_metadata": EditMetadata,
     "compose": Compose,
     "interpolate": Interpolate,
     "resize": Resize,
@@ -173,7 +204,22 @@ OPERATIONS: dict[str, type[Operation]] = {
 ON_DEVICE = ("fit_weights",)
 """Those that compute with a model for long. As jobs they wait for a device; the others are started at once."""
 
+
+def _some_edit(request: EditMetadata) -> list[Problem]:
+    """A rule: there is something to change, and every change has a name."""
+    advice = "such as modelspec.trigger_phrase=ohwx cat"
+    bad = [entry for entry in request.set if not entry.partition("=")[0].strip() or "=" not in entry]
+    problems = [
+        Problem(where="request", field="set", expected="name=text", found=repr(entry), advice=advice) for entry in bad
+    ]
+    if not request.set and not request.remove:
+        expected = "something to set or to remove"
+        problems.append(Problem(where="request", field="set", expected=expected, found="nothing", advice=advice))
+    return problems
+
+
 _RULES: dict[type[Operation], tuple[Callable[[Any], list[Problem]], ...]] = {
+    EditMetadata: (_some_edit,),
     Compose: (_one_measure(("rank", "energy"), required=False),),
     Interpolate: (_one_measure(("rank", "energy"), required=False),),
     Resize: (_one_measure(("rank", "energy"), required=True),),

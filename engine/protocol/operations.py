@@ -110,7 +110,94 @@ class Fitted(Report, frozen=True):
     images: int
 
 
+class Loading(Report, frozen=True):
+    """What another program makes of an adapter file."""
+
+    program: str
+    loads: bool
+    """Whether it works there as it should."""
+    note: str
+    unmatched: list[str] = []
+    """Keys that it would pass over."""
+
+
+class InspectedPart(Report, frozen=True):
+    """The layers of one part of a model."""
+
+    layers: int
+    ranks: list[int]
+    """Those that occur, smallest first; likewise the alphas."""
+    alphas: list[float]
+    kinds: dict[str, int]
+    """LoRA, LoHa, LoKr and so on → how many."""
+
+
+class InspectedLayer(Report, frozen=True):
+    """One layer, and what its ΔW looks like from inside; no norm where that depends on a base that was not named."""
+
+    part: str
+    path: str
+    kind: str
+    rank: int
+    scale: float
+    shape: list[int]
+    norm: float | None = None
+    """Frobenius norm of ΔW."""
+    effective_rank: float | None = None
+    """exp of the entropy of the singular values."""
+    ranks: dict[str, int] = {}
+    """Share of the squared norm → least rank that holds it."""
+    values: list[float] = []
+    """Singular values, largest first."""
+
+
+class Inspected(Report, frozen=True):
+    """What an adapter file is."""
+
+    path: str
+    bytes: int
+    format: str
+    """kohya, peft, diffusers, comfyui, cloneofsimo or embedding."""
+    family: str
+    """sd1, sd2 or sdxl; empty for a base of other sizes."""
+    parts: dict[str, InspectedPart]
+    tokens: dict[str, dict[str, list[int]]]
+    """Learned token → text encoder → count and width of its vectors."""
+    metadata: dict[str, str]
+    notices: list[str]
+    loads: list[Loading]
+    layers: list[InspectedLayer]
+    """Every layer, where they were asked for."""
+
+
+class Converted(Report, frozen=True):
+    """An adapter was written in a format."""
+
+    out: str
+    bytes: int
+    format: str
+    family: str
+    parts: dict[str, int]
+    """Part → layers."""
+    tokens: dict[str, str]
+    """Learned token → the file that holds it."""
+    notices: list[str]
+    """What became something else on the way."""
+    loads: list[Loading]
+
+
+class MetadataEdited(Report, frozen=True):
+    """A file has other metadata."""
+
+    out: str
+    bytes: int
+    metadata: dict[str, str]
+
+
 ANSWERS: dict[str, type[Message]] = {
+    "inspect": Inspected,
+    "convert": Converted,
+    "edit_metadata": MetadataEdited,
     "compose": Composed,
     "interpolate": Interpolated,
     "resize": Composed,

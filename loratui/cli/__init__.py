@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from loratui import __version__
-from loratui.cli import adapter, checkpoint, config, demo, doctor, generate, queue, runs, train
+from loratui.cli import adapter, adapter_files, checkpoint, config, demo, doctor, generate, queue, runs, train
 
 # Without Rich: help is plain text, appears at once, and a `[section.field]` in it is not taken for markup.
 app = typer.Typer(name="loratui", rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -24,6 +24,9 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("resume")(train.resume)
 app.command("generate")(generate.generate)
+adapter.app.command("inspect")(adapter_files.inspect)
+adapter.app.command("convert")(adapter_files.convert)
+adapter.app.command("edit-metadata")(adapter_files.edit_metadata)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(runs.app, name="runs")

@@ -21,7 +21,7 @@ def show(table: Table) -> None:
     console.print(table)
 
 
-def _table(*columns: str) -> Table:
+def columned(*columns: str) -> Table:
     """First column left, all others right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(columns[0], overflow="fold")
@@ -33,7 +33,7 @@ def _table(*columns: str) -> Table:
 def made(answer: Composed, layers: bool) -> Table:
     """Ranks, energy kept and error. energy: share of ‖ΔW‖²; sv_fro: the same as sd-scripts counts it, of ‖ΔW‖."""
     if layers:
-        table = _table("layer", "rank", "energy kept", "sv_fro", "error")
+        table = columned("layer", "rank", "energy kept", "sv_fro", "error")
         for layer in answer.layers:
             table.add_row(
                 Text(f"{layer.part}.{layer.path}"),
@@ -43,7 +43,7 @@ def made(answer: Composed, layers: bool) -> Table:
                 f"{layer.error:.2e}",
             )
         return table
-    table = _table("part", "layers", "ranks", "energy kept", "sv_fro", "error", "worst error")
+    table = columned("part", "layers", "ranks", "energy kept", "sv_fro", "error", "worst error")
     for part, members in _by_part(answer.layers).items():
         table.add_row(
             Text(part),
@@ -76,7 +76,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def difference(answer: Difference, layers: bool) -> Table:
     """Norms of both ΔW, of their difference, and the cosine between them."""
-    table = _table("layer" if layers else "", "‖ΔW₁‖", "‖ΔW₂‖", "distance", "cosine")
+    table = columned("layer" if layers else "", "‖ΔW₁‖", "‖ΔW₂‖", "distance", "cosine")
     for layer in answer.layers if layers else ():
         table.add_row(Text(f"{layer.part}.{layer.path}"), *_figures(layer))
     table.add_row("all layers", *_figures(answer))
@@ -90,7 +90,7 @@ def _figures(found) -> list[str]:
 
 def weights(answer: Fitted) -> Table:
     """Learned weights: an adapter a row, what it began with and what each block got."""
-    table = _table("adapter", "before", *answer.weights)
+    table = columned("adapter", "before", *answer.weights)
     for number, (path, before) in enumerate(zip(answer.adapters, answer.before, strict=True)):
         learned = (f"{values[number]:+.3f}" for values in answer.weights.values())
         table.add_row(Text(Path(path).stem), f"{before:+.3f}", *learned)
