@@ -6,7 +6,8 @@ memory at a time. What an adapter can't hold (norms, biases, embeddings) is left
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -18,11 +19,12 @@ from engine.formats.adapter import Adapter, Factors
 from engine.formats.container import listed
 from engine.lora.algebra import Kept, Measure
 from engine.lora.compose import Target, cast
-from engine.lora.extract import approximate
+from engine.lora.extract import approximate, difference
 from engine.models.checkpoints.opening import Checkpoint
 from engine.operate import Reporter
 from engine.operations.bases import PARTS, base_metadata, layers_of, open_model
 from engine.operations.inputs import DTYPES, check_out, made_metadata, write
+from engine.operations.memory import give_back
 from engine.protocol.operations import Composed
 
 Pair = tuple[Target, Tensor, Tensor]
@@ -33,19 +35,22 @@ def extract(request: Extract, reporter: Reporter) -> Composed:
     """The best low-rank approximation of each layer of tuned − base."""
     out = Path(request.out)
     check_out(out, request.force)
+    give_back()
     reporter.stage("open")
     tuned, base = _open_both(request)
     targets = _shared(request, tuned, base)
     reporter.stage("extract", len(targets), "layers")
     measure = Measure(rank=request.rank, energy=request.energy, error=request.error)
+    scratch = torch.empty(max(map(math.prod, targets.values())))
     parts: dict[str, dict[str, Factors]] = {}
     layers: list[tuple[Target, Kept]] = []
     broken, unchanged = [], 0
     for done, ((part, path), ours, theirs) in enumerate(_pairs(targets, tuned, base), 1):
-        update = ours.float() - theirs.float()
-        if not update.isfinite().all():
+        update = difference(ours, theirs, scratch)
+        largest = float(torch.linalg.vector_norm(update, math.inf))
+        if not math.isfinite(largest):
             broken.append(f"{part}.{path}")
-        elif not update.any():
+        elif not largest:
             unchanged += 1
         else:
             dtype = DTYPES[request.precision]
@@ -84,9 +89,12 @@ def _open_both(request: Extract) -> tuple[Checkpoint, Checkpoint]:
     return tuned, base
 
 
-def _shared(request: Extract, tuned: Checkpoint, base: Checkpoint) -> list[Target]:
-    """The layers of both. Raises UserError where those of a part that both have differ in name or shape."""
-    targets: list[Target] = []
+def _shared(request: Extract, tuned: Checkpoint, base: Checkpoint) -> dict[Target, tuple[int, ...]]:
+    """The layers of both, and the shapes of their weights.
+
+    Raises UserError where those of a part that both have differ in name or shape.
+    """
+    targets: dict[Target, tuple[int, ...]] = {}
     problems = []
     for part in PARTS:
         ours, theirs = layers_of(tuned, part), layers_of(base, part)
@@ -103,13 +111,13 @@ def _shared(request: Extract, tuned: Checkpoint, base: Checkpoint) -> list[Targe
                     advice="choose the base that it was tuned from",
                 )
             )
-        targets += [(part, path) for path in theirs]
+        targets |= {(part, path): shape for path, shape in theirs.items()}
     if problems:
         raise UserError(problems)
     return targets
 
 
-def _pairs(targets: list[Target], tuned: Checkpoint, base: Checkpoint) -> Iterator[Pair]:
+def _pairs(targets: Iterable[Target], tuned: Checkpoint, base: Checkpoint) -> Iterator[Pair]:
     """Each layer's two weights, as views of the mapped files where possible."""
     readers: dict[str, tuple[Callable[[str], Tensor], Callable[[str], Tensor]]] = {}
     for part, path in targets:

@@ -9,7 +9,7 @@ import torch
 
 from engine.lora import extract
 from engine.lora.algebra import Measure
-from engine.lora.extract import approximate, decompose
+from engine.lora.extract import approximate, difference
 
 
 def update(*shape: int, decay: float = 0.9, seed: int = 0) -> torch.Tensor:
@@ -84,28 +84,44 @@ def test_clamping_cuts_both_signs_alike():
 
 
 @pytest.mark.parametrize("decay", [0.97, 0.95, 0.8], ids=str)
-def test_the_randomized_decomposition_finds_all_but_nothing_of_the_energy(decay):
+def test_the_randomized_directions_hold_all_but_nothing_of_the_energy(decay):
     matrix = update(200, 320, decay=decay)
-    rank = 16
-    _, values, _ = found = extract._randomized(matrix, rank)
-    exact = torch.linalg.svdvals(matrix.double())[:rank].square().sum()
-    assert float(values[:rank].double().square().sum() / exact) > 1 - 1e-3
-    u, _, vh = (tensor.double() for tensor in found)
-    identity = torch.eye(u.shape[1], dtype=torch.float64)
-    assert float((u.t() @ u - identity).abs().max()) < 1e-5 and float((vh @ vh.t() - identity).abs().max()) < 1e-5
+    basis = extract._randomized(matrix, 16).double()
+    exact = torch.linalg.svdvals(matrix.double())[:16].square().sum()
+    assert float((basis.t() @ matrix.double()).square().sum() / exact) > 1 - 1e-3
+    assert float((basis.t() @ basis - torch.eye(16, dtype=torch.float64)).abs().max()) < 1e-5
 
 
-def test_noise_settles_for_nothing_less_than_the_whole_decomposition():
-    matrix = torch.randn(400, 600, generator=torch.Generator().manual_seed(1))
-    assert extract._randomized(matrix, 16) is None
+@pytest.mark.parametrize("shape", [(400, 600), (600, 400)], ids=str)
+def test_noise_settles_for_nothing_less_than_the_best(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    assert extract._randomized(matrix if shape[0] < shape[1] else matrix.t(), 16) is None
     found, _ = approximate(matrix, Measure(rank=16))
     assert math.isclose(reached(found, matrix), least_error(matrix, 16), rel_tol=1e-4)
 
 
 def test_the_same_matrix_gives_the_same_bits():
     matrix = update(200, 320)
-    first, second = decompose(matrix, 16), decompose(matrix, 16)
-    assert all(map(torch.equal, first, second))
+    for measure in (Measure(rank=16), Measure(energy=0.9)):
+        first, second = (approximate(matrix, measure)[0] for _ in range(2))
+        assert torch.equal(first.up, second.up) and torch.equal(first.down, second.down)
+
+
+def test_matrices_are_gone_through_in_slabs_to_the_same_end(monkeypatch):
+    matrix = update(48, 60, decay=0.95)
+    whole, kept = approximate(matrix, Measure(energy=0.99))
+    monkeypatch.setattr(extract, "SLAB", 100)
+    parts, cut_up = approximate(matrix, Measure(energy=0.99))
+    torch.testing.assert_close(parts.dense(), whole.dense(), rtol=1e-4, atol=1e-8)
+    assert math.isclose(cut_up.error, kept.error, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(48, 60), (12, 5, 3, 3)], ids=str)
+def test_a_difference_is_taken_in_float32_in_the_memory_that_it_is_given(monkeypatch, shape):
+    monkeypatch.setattr(extract, "SLAB", 100)
+    tuned, base, scratch = update(*shape).half(), update(*shape, seed=1).bfloat16(), torch.empty(5000)
+    found = difference(tuned, base, scratch)
+    assert torch.equal(found, tuned.float() - base.float()) and found.data_ptr() == scratch.data_ptr()
 
 
 def test_an_update_of_zeros_is_approximated_by_zeros():
