@@ -43,22 +43,24 @@ KOHYA = {".lora_down.weight": "lora_down", ".lora_up.weight": "lora_up", ".alpha
 
 _PEFT = re.compile(r"\.lora_(A|B|magnitude_vector)(?:\.(?!weight$)\w+)?(?:\.weight)?$")
 _PEFT_ROLES = {"A": "lora_down", "B": "lora_up", "magnitude_vector": "magnitude"}
+_COMMON = {".lora_A.weight": "lora_down", ".lora_B.weight": "lora_up"}
+"""What nearly all of PEFT's keys end in."""
 _OLD = re.compile(r"(?:\.lora|\.lora_linear_layer|_lora)\.(down|up)\.weight$")
 
 
 def split(key: str) -> tuple[str, str, str] | None:
     """Stem, role and the spelling that the suffix is of; None for no suffix known here."""
-    at = key.find(".")
-    if role := KOHYA.get(key[at:]):
+    last = key.rfind(".")
+    at = key.rfind(".", 0, last) if key.endswith(".weight") else last
+    suffix = key[at:] if at >= 0 else ""
+    if role := KOHYA.get(suffix):
         return key[:at], role, "kohya"
-    for suffix, role in KOHYA.items():
-        if key.endswith(suffix):
-            return key.removesuffix(suffix), role, "kohya"
+    if role := _COMMON.get(suffix):
+        return key[:at], role, "peft"
     if found := _PEFT.search(key):
         return key[: found.start()], _PEFT_ROLES[found[1]], "peft"
     if found := _OLD.search(key):
-        stem = key[: found.start()]
-        return stem, f"lora_{found[1]}", "diffusers"
+        return key[: found.start()], f"lora_{found[1]}", "diffusers"
     return None
 
 

@@ -135,9 +135,9 @@ def _header(path: Path, descriptor: int) -> tuple[dict[str, str], Tensors, int]:
 
 _KOHYA = tuple(keys.KOHYA)
 _STARTS = ("lora_", "lycoris_")
-_RANKED = (".lora_down.weight", ".hada_w1_b")
+_RANKED = ("lora_down", "hada_w1_b")
 """Tensors in kohya's naming whose sizes are the rank and the width of the input."""
-_KRONECKER = (".lokr_w1", ".lokr_w1_b")
+_KRONECKER = ("lokr_w1", "lokr_w1_b")
 _KOHYA_PARTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
 _PART = re.compile(r"(unet|transformer|text_encoder(_\d)?|diffusion_model)\.")
 _CLONEOFSIMO = re.compile(r"(\w+):(\d+):(up|down)|<[^>]+>")
@@ -153,8 +153,8 @@ def _recognised(tensors: Tensors) -> tuple[str, list[_Module]]:
 
     Kohya's comes first, as nearly all files are of it.
     """
-    kohya = list(_kohya(tensors))
-    if kohya and all((key.startswith(_STARTS) and key.endswith(_KOHYA)) or BUNDLED.fullmatch(key) for key in tensors):
+    whole, kohya = _kohya(tensors)
+    if kohya and whole:
         return "kohya", kohya
     if tensors and all(map(_CLONEOFSIMO.fullmatch, tensors)) and (found := list(_cloneofsimo(tensors))):
         return "cloneofsimo", found
@@ -164,18 +164,23 @@ def _recognised(tensors: Tensors) -> tuple[str, list[_Module]]:
     return "embedding" if _is_embedding(tensors) else "", kohya
 
 
-def _kohya(tensors: Tensors) -> Iterator[_Module]:
+def _kohya(tensors: Tensors) -> tuple[bool, list[_Module]]:
+    """Whether all keys are of kohya's naming, and the modules that they name."""
+    whole, modules = True, []
     for key, tensor in tensors.items():
-        if not key.startswith(_STARTS):
-            continue
-        if key.endswith(_RANKED) and _is_down(tensor):
-            yield _flattened(key.partition(".")[0], *tensor.shape[:2])
-        elif key.endswith(_KRONECKER) and len(tensor.shape) == 2:
-            stem = key.partition(".")[0]
-            low = tensors.get(f"{stem}.lokr_w2_b", tensor if key.endswith("_b") else None)
-            wide = tensors.get(f"{stem}.lokr_w2", low)
+        dot = key.find(".")
+        role = keys.KOHYA.get(key[dot:]) if key.startswith(_STARTS) else None
+        if role in _RANKED:
+            if _is_down(tensor):
+                modules.append(_flattened(key[:dot], *tensor.shape[:2]))
+        elif role in _KRONECKER and len(tensor.shape) == 2:
+            low = tensors.get(f"{key[:dot]}.lokr_w2_b", tensor if role == "lokr_w1_b" else None)
+            wide = tensors.get(f"{key[:dot]}.lokr_w2", low)
             width = tensor.shape[1] * wide.shape[1] if wide and len(wide.shape) > 1 else 0
-            yield _flattened(stem, low.shape[0] if low and low.shape else 0, width)
+            modules.append(_flattened(key[:dot], low.shape[0] if low and low.shape else 0, width))
+        elif role is None and not BUNDLED.fullmatch(key):
+            whole = False
+    return whole, modules
 
 
 def _flattened(stem: str, rank: int, width: int) -> _Module:
@@ -227,11 +232,13 @@ def _is_embedding(tensors: Tensors) -> bool:
 
 def _tokens(path: Path, tensors: Tensors, name: str) -> str:
     """The words that stand for the learned tokens of a file: their own, or else the file's name, as A1111 has it."""
-    tokens = [key for key in tensors if MARKED.fullmatch(key)]
-    bundled = {found[1] for key in tensors if (found := BUNDLED.fullmatch(key))}
-    if name == "embedding" and not tokens:
-        tokens = [path.stem] if tensors.keys() <= _EMBEDDED else list(tensors)
-    words = {*tokens, *bundled} if name in ("embedding", "cloneofsimo") else bundled if name else ()
+    bundled = (BUNDLED.fullmatch(key) for key in tensors if key.startswith("bundle_emb."))
+    words = {found[1] for found in bundled if found and name}
+    if name in ("embedding", "cloneofsimo"):
+        tokens = [key for key in tensors if MARKED.fullmatch(key)]
+        if name == "embedding" and not tokens:
+            tokens = [path.stem] if tensors.keys() <= _EMBEDDED else list(tensors)
+        words.update(tokens)
     return shown(", ".join(sorted(words)))
 
 
