@@ -87,7 +87,11 @@ def _a1111(content: list[str], adapter: Adapter) -> Loading:
 
 
 def _comfyui(content: list[str], adapter: Adapter, program: str = "ComfyUI") -> Loading:
-    return _verdict(program, content, _in_comfyui)
+    found = _verdict(program, content, _in_comfyui)
+    if found.loads and _axis(adapter) == 0:
+        note = "DoRA loads, with norms of the bare weights: pictures may differ a little"
+        return Loading(program, True, note)
+    return found
 
 
 def _forge(content: list[str], adapter: Adapter) -> Loading:

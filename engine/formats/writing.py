@@ -58,14 +58,20 @@ def write_adapter(path: Path, adapter: Adapter, to: Format = "kohya", precision:
     made = _cast(made, dtype)
     tensors, metadata = _TENSORS[to](made)
     files = token_files(path, made, to)
-    for token, file in files.items():
-        _write_token(file, token, made)
     inside = {token: path for token in made.tokens if token not in files}
-    if made.parts or inside:
-        metadata = save(path, tensors, metadata, to == "kohya", lambda written: _check(written, made, to))
-        size = path.stat().st_size
-    else:
-        size = sum(file.stat().st_size for file in files.values())
+    fresh = [file for file in files.values() if not file.exists()]
+    try:
+        for token, file in files.items():
+            _write_token(file, token, made)
+        if made.parts or inside:
+            metadata = save(path, tensors, metadata, to == "kohya", lambda written: _check(written, made, to))
+            size = path.stat().st_size
+        else:
+            size = sum(file.stat().st_size for file in files.values())
+    except BaseException:
+        for file in fresh:
+            file.unlink(missing_ok=True)
+        raise
     return Written(
         path if made.parts or inside else next(iter(files.values()), path),
         size,

@@ -274,6 +274,16 @@ def test_an_embedding_alone_is_written_to_the_file_itself(tmp_path: Path):
     assert torch.equal(content["<krk>"], original.tokens["<krk>"]["text_encoder"])
 
 
+def test_an_adapter_that_fails_leaves_no_tokens_behind(tmp_path: Path):
+    made = Adapter(
+        {"unet": {Q: factors((320, 320), dtype=torch.float32)}}, tokens={"cat": {"text_encoder": torch.ones(1, 768)}}
+    )
+    made.parts["unet"][Q].up[0] = 1e6
+    with pytest.raises(UserError, match="finite numbers"):
+        write_adapter(tmp_path / "a.safetensors", made, precision="fp16")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_token_of_sdxl_has_a_key_for_each_encoder(tmp_path: Path):
     parts = {"text_encoder": torch.randn(3, 768), "text_encoder_2": torch.randn(3, 1280)}
     write_adapter(tmp_path / "cat.safetensors", Adapter({}, tokens={"cat": parts}, family="sdxl"))
@@ -319,6 +329,7 @@ def test_other_kinds_load_in_webuis_and_not_in_diffusers(tmp_path: Path):
     notes = {loading.program: loading.note for loading in written.loads}
     assert "drops the magnitudes" in notes["diffusers"]
     assert "norms of a DoRA by inputs" in notes["AUTOMATIC1111"]
+    assert "may differ a little" in notes["ComfyUI"]
 
 
 def test_cloneofsimos_files_load_in_none_of_the_four(tmp_path: Path):
