@@ -24,9 +24,9 @@ def show(table: Table) -> None:
 def columned(*columns: str) -> Table:
     """First column left, all others right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(columns[0], overflow="fold")
+    table.add_column(Text(columns[0]), overflow="fold")
     for name in columns[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=True)
     return table
 
 
@@ -89,9 +89,8 @@ def _figures(found) -> list[str]:
 
 
 def weights(answer: Fitted) -> Table:
-    """Learned weights: an adapter a row, what it began with and what each block got."""
-    table = columned("adapter", "before", *answer.weights)
-    for number, (path, before) in enumerate(zip(answer.adapters, answer.before, strict=True)):
-        learned = (f"{values[number]:+.3f}" for values in answer.weights.values())
-        table.add_row(Text(Path(path).stem), f"{before:+.3f}", *learned)
+    """Learned weights: a block a row, an adapter a column; what they began with comes first."""
+    table = columned("", *(Path(path).stem for path in answer.adapters))
+    for block, values in [("before", answer.before), *answer.weights.items()]:
+        table.add_row(Text(block), *(f"{value:+.3f}" for value in values))
     return table

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import loratui
+from engine.protocol.operations import Fitted
+from loratui.cli import adapter_tables
 
 ROOT = Path(loratui.__file__).parents[1]
 DISNEY = ROOT / "tests" / "fixtures" / "cloneofsimo" / "lora_disney.safetensors"
@@ -76,3 +78,19 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in said
     assert not list((tmp_path / "line").glob(".*"))
+
+
+def test_learned_weights_are_a_row_a_block_and_names_are_not_markup(capsys):
+    answer = Fitted(
+        out="mix.toml",
+        adapters=["a/[bold] cat.safetensors", "[/foo].safetensors"],
+        before=[1.0, 0.5],
+        weights={"unet.mid_block": [0.25, -0.125]},
+        loss_before=0.2,
+        loss_after=0.1,
+        images=4,
+    )
+    adapter_tables.show(adapter_tables.weights(answer))
+    header, *rows = [line for line in capsys.readouterr().out.splitlines() if line.strip(" ─")]
+    assert header.split() == ["[bold]", "cat", "foo]"]  # the stem of a path
+    assert [row.split() for row in rows] == [["before", "+1.000", "+0.500"], ["unet.mid_block", "+0.250", "-0.125"]]
