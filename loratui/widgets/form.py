@@ -205,13 +205,15 @@ class Form(Container):
         editor.focus()
 
     def _place(self) -> None:
-        """Bring the input over its value. Typing ends where its row is out of view, and is void where it is gone."""
+        """Bring the input over its value, and the value into view. Typing is void where its row is gone."""
         if not self._typing:
             return
         index, rows = self._index(self._typing, -1), self.fields
-        if index not in rows.in_view:
-            self._leave(0 if index >= 0 else None)
+        if index < 0:
+            self._leave(None)
             return
+        if index not in rows.in_view:
+            rows.to(index)
         width = rows.size.width - rows.scrollbar_size_vertical - GUTTER
         self.editor.styles.offset = GUTTER + label_width(width), index - rows.in_view.start
         self.editor.styles.width = editor_width(width, self._wide)
