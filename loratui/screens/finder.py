@@ -96,21 +96,24 @@ class Finder(ModalScreen[Any]):
         title: str,
         entries: Sequence[Entry],
         note: str = "",
-        query: str = "",
         preview: Callable[[Any], None] | None = None,
         more: Callable[[str], Any] | None = None,
     ):
         """`preview` gets the value under the cursor, and None when nothing is chosen. `more`: an awaitable function
         from what was typed to further entries, for what is too much to hold."""
         super().__init__()
-        self._title, self._entries, self._note, self._query = title, entries, note, query
+        self._title, self._entries, self._note = title, entries, note
         self._preview, self._more = preview, more
         self._found: list[Entry] = list(entries)
+        self._answered = ""
+        """What was typed when the entries on the screen were found."""
+        self._taken = False
+        """Whether Enter was pressed before its entries were found: then the best of them is meant."""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
             box.border_title = Content(self._title)
-            field = Input(self._query, placeholder="type some letters")
+            field = Input(placeholder="type some letters")
             field.cursor_blink = False
             yield field
             listed = VirtualList(self._row, empty="nothing has these letters")
@@ -135,7 +138,11 @@ class Finder(ModalScreen[Any]):
             found = await asyncio.to_thread(ranked, query, entries)
         else:
             found = ranked(query, entries)
+        self._answered = query
         self._show(found)
+        if self._taken:
+            self._taken = False
+            self._chosen()
 
     def _show(self, found: list[Entry]) -> None:
         self._found = found
@@ -169,6 +176,9 @@ class Finder(ModalScreen[Any]):
     @on(Input.Submitted)
     @on(VirtualList.Chosen)
     def _chosen(self) -> None:
+        if self.query_one(Input).value != self._answered:
+            self._taken = True
+            return
         index = self.query_one(VirtualList).cursor
         if not 0 <= index < len(self._found):
             return

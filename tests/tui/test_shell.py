@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from engine.config.settings import App, Settings
 from loratui import actions, session, themes
+from loratui.screens.finder import Entry
 from loratui.screens.jump import Jump
 
 
@@ -34,6 +36,21 @@ async def test_the_palette_finds_an_action_by_letters_and_does_it(open_desk, rec
         await desk.write("prnew")
         await desk.press("enter")
         await desk.sees("New project", "a folder's")
+
+
+async def test_enter_takes_what_was_typed_for_however_long_it_takes_to_be_found(open_desk):
+    async def slow(query: str) -> list[Entry]:
+        await asyncio.wait_for(found.wait(), 20)
+        return [Entry(f"{query}, found late", query)]
+
+    found = asyncio.Event()
+    async with open_desk() as desk:
+        chosen = desk.app.run_worker(desk.app.choose("Choose", [Entry("the first", "first")], more=slow))
+        await desk.sees("the first")
+        await desk.write("late")
+        await desk.press("enter")
+        found.set()
+        assert await chosen.wait() == "late"
 
 
 async def test_the_palette_says_why_something_can_not_be_done_and_does_not_do_it(open_desk, record):
