@@ -96,13 +96,14 @@ class Finder(ModalScreen[Any]):
         title: str,
         entries: Sequence[Entry],
         note: str = "",
+        query: str = "",
         preview: Callable[[Any], None] | None = None,
         more: Callable[[str], Any] | None = None,
     ):
         """`preview` gets the value under the cursor, and None when nothing is chosen. `more`: an awaitable function
         from what was typed to further entries, for what is too much to hold."""
         super().__init__()
-        self._title, self._entries, self._note = title, entries, note
+        self._title, self._entries, self._note, self._query = title, entries, note, query
         self._preview, self._more = preview, more
         self._found: list[Entry] = list(entries)
         self._answered = ""
@@ -113,7 +114,7 @@ class Finder(ModalScreen[Any]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
             box.border_title = Content(self._title)
-            field = Input(placeholder="type some letters")
+            field = Input(self._query, placeholder="type some letters")
             field.cursor_blink = False
             yield field
             listed = VirtualList(self._row, empty="nothing has these letters")
