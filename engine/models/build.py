@@ -56,9 +56,10 @@ def usual_config(part: str) -> dict[str, Any]:
 def _empty(part: str, config: dict[str, Any], origin: Path, field: str) -> nn.Module:
     """The module of a config, without memory. Raises UserError where the config makes none."""
     try:
+        _check_counts(config)
         with torch.device("meta"):
             return _MAKERS[part](config)
-    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+    except Exception as error:  # the libraries raise whatever their constructors and validators raise
         raise UserError(
             Problem(
                 where=str(origin),
@@ -68,6 +69,25 @@ def _empty(part: str, config: dict[str, Any], origin: Path, field: str) -> nn.Mo
                 advice="copy or download it again",
             )
         ) from error
+
+
+_BLOCKS = ("block_out_channels", "down_block_types", "up_block_types")
+_LAYERS = (
+    "layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block", "num_hidden_layers",
+)  # fmt: skip
+_MOST = 500
+
+
+def _check_counts(config: dict[str, Any]) -> None:
+    """ValueError for a config that asks for more blocks than any model has: they would be made for hours."""
+    for name in (*_BLOCKS, *_LAYERS):
+        numbers = _flat(config.get(name))
+        if len(numbers) > _MOST or (name in _LAYERS and any(isinstance(n, int) and n > _MOST for n in numbers)):
+            raise ValueError(f"{name} is beyond {_MOST}")
+
+
+def _flat(value: Any) -> list[Any]:
+    return [one for item in value for one in _flat(item)] if isinstance(value, (list, tuple)) else [value]
 
 
 def build(part: str, component: Component, field: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:

@@ -17,6 +17,7 @@ from engine.formats.weights import Weights
 from engine.models.build import usual_config
 from engine.models.checkpoints.casting import Casting
 from engine.models.checkpoints.opening import Checkpoint, Part, complete_configs
+from engine.models.checkpoints.recipe import Recipe
 from engine.models.folder import read_config
 
 SUFFIXES = (".safetensors", ".ckpt")
@@ -45,7 +46,7 @@ def plan_single(checkpoint: Checkpoint, casting: Casting) -> Plan:
     for part, place in checkpoint.layout.places.items():
         held = checkpoint.parts[part]
         read = held.reader()
-        recipes = place.kind.write(held.header, held.config)
+        recipes = _recipes(checkpoint, part)
         homeless = set(held.tensors) - {source for recipe in recipes.values() for source in recipe.sources}
         if homeless:
             problems.append(_no_place(checkpoint, part, homeless))
@@ -76,6 +77,22 @@ def write_single(path: Path, suffix: str, plan: Plan, wrote: Wrote) -> None:
     else:
         metadata = {"metadata": dict(plan.metadata)} if plan.metadata else {}
         write_pickle(path, {**plan.beside, **metadata, "state_dict": plan.tensors}, wrote)
+
+
+def _recipes(checkpoint: Checkpoint, part: str) -> dict[str, Recipe]:
+    held = checkpoint.parts[part]
+    config = usual_config(part) | held.config
+    try:
+        return checkpoint.layout.places[part].kind.write(held.header, config)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(
+            Problem(
+                where=str(checkpoint.path / part / "config.json"),
+                expected=f"a {part} of {checkpoint.layout.title}, with as many layers in every block",
+                found=f"another ({error})",
+                advice="this model can't be written as a single file",
+            )
+        ) from error
 
 
 def _no_place(checkpoint: Checkpoint, part: str, names: set[str]) -> Problem:

@@ -388,6 +388,26 @@ def test_an_index_that_points_outside_its_folder_is_refused(small_sd1, folder_of
     assert "shards that lie beside the index" in refusal(bad, tmp_path / "out.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("unet/config.json", {"layers_per_block": 10**9}),
+        ("unet/config.json", {"up_block_types": None}),
+        ("unet/config.json", {"transformer_layers_per_block": [[10**9]]}),
+        ("text_encoder/config.json", {"num_hidden_layers": 10**9}),
+        ("text_encoder/config.json", {"max_position_embeddings": []}),
+        ("vae/config.json", {"block_out_channels": [32] * 10**5}),
+    ],
+)
+def test_a_config_that_makes_no_module_is_refused_at_once(small_sd1, folder_of, tmp_path, file, fields):
+    bad = tmp_path / "bad"
+    shutil.copytree(folder_of(small_sd1), bad)
+    config = json.loads((bad / file).read_text())
+    (bad / file).write_text(json.dumps(config | fields))
+    assert "a config of a" in refusal(bad, tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
 def test_a_failure_while_writing_leaves_nothing(small_sd1, folder_of, tmp_path, monkeypatch):
     folder = folder_of(small_sd1)
 
