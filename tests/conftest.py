@@ -1,4 +1,4 @@
-"""No test touches the user's own workspace or device locks; processes that run tests beside each other share neither."""
+"""No test touches the user's own workspace or locks; processes that run tests beside each other share neither."""
 
 from __future__ import annotations
 
