@@ -30,6 +30,8 @@ from engine.protocol.browse import AdapterHeader, Adapters, AdaptersRef, Trashed
 
 SUFFIXES = (".safetensors", ".pt")
 """Adapters are read from the first. The second is listed too, so that nobody looks for a file that is there."""
+OWN = "adapters"
+"""The folder of a project for adapters that no run has trained: blends, conversions and the like."""
 STATE = ".state"
 """How the folders of training states end; what lies there is no adapter."""
 MOST_FOLDERS = 20_000
@@ -76,9 +78,12 @@ def adapters(workspace: Path, params: AdaptersRef) -> Adapters:
 
 
 def _found(workspace: Path, params: AdaptersRef) -> Iterator[_File]:
-    """The files of the project's runs and of the folders; some may come twice."""
+    """The files of the project, of its runs and of the folders; some may come twice."""
     if params.project:
-        runs = str(projects.find(workspace, params.project) / "runs")
+        project = projects.find(workspace, params.project)
+        with contextlib.suppress(OSError):  # it is made with the first file
+            yield from _files(str(project / OWN), str(project / OWN))
+        runs = str(project / "runs")
         for run in _inside(runs).folders if os.path.isdir(runs) else ():
             for folder in (f"{runs}/{run}", f"{runs}/{run}/{protocol.CHECKPOINTS}"):
                 with contextlib.suppress(OSError):  # a run without checkpoints, or one that is being thrown away

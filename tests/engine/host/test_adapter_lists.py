@@ -288,3 +288,9 @@ def test_the_files_of_a_live_run_stay(workspace, make):
     ended = make("dog", state="done")
     gone = adapters.remove(workspace, str(adapter(ended / "checkpoints" / "dog-step000500.safetensors")))
     assert Path(gone.trash).exists()
+
+
+def test_a_projects_own_folder_is_listed_with_its_runs(workspace, listed):
+    adapter(workspace / "projects" / "cat" / "adapters" / "blend.safetensors")
+    (found,) = listed(project="cat").adapters
+    assert (Path(found.path).name, Path(found.folder).name, found.run) == ("blend.safetensors", "adapters", "")
