@@ -63,6 +63,8 @@ class History:
         """Those of this attempt, in order."""
         self.paused = False
         self.attempt = 0
+        self.answer: protocol.Answer | None = None
+        """What an operation had to say."""
         self.end: protocol.End | None = None
         self.refused: list[protocol.Refused] = []
         self.outcomes = Outcomes()
@@ -136,6 +138,8 @@ class History:
                 self.paused = False
             case protocol.Refused():
                 self.refused.append(event)
+            case protocol.Answer():
+                self.answer = event
             case protocol.End():
                 self.end, self.paused = event, False
         self._say(event, describe(event))

@@ -188,5 +188,5 @@ def describe(event: protocol.AnyEvent) -> str:
         case protocol.Refused():
             return event.text()
         case protocol.End():
-            return f"{event.state} after step {event.step}"
+            return f"{event.state} after step {event.step}" if event.step else event.state
     return ""

@@ -57,9 +57,9 @@ class Actions:
         await self.give("sample", Control(job=self.seen.id, name="sample"))
 
     async def do_stop(self) -> None:
-        text = (
-            "It is saved and ends. Retry goes on from there." if self.seen.trains else "It ends; what is drawn stays."
-        )
+        text = "It is saved and ends. Retry goes on from there."
+        if not self.seen.trains:
+            text = "It ends; what is drawn stays." if self.seen.draws else "It ends, and nothing is written."
         if await self.bench.confirm(f"Stop {self.called}?", text, "Stop"):
             await self.give("stop", Control(job=self.seen.id, name="stop"))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from engine.protocol.messages import JobDetails, JobSummary
-from loratui import figures
+from loratui import answers, figures
 from loratui.history import History, Progress
 from loratui.telling import STAGES
 from loratui.widgets.columns import clean
@@ -49,6 +49,11 @@ class Seen:
     @property
     def trains(self) -> bool:
         return self.row is None or self.row.kind == "train"
+
+    @property
+    def draws(self) -> bool:
+        """Whether it is there to draw pictures."""
+        return self.row is not None and self.row.kind == "generate"
 
     @property
     def total(self) -> int:
@@ -186,7 +191,8 @@ def trouble(seen: Seen) -> list[Text]:
     style = f"$state-{seen.state}"
     if seen.state == "refused" and told.refused:
         lines = [Text(f"✗ {clean(problem.text())}", style=style) for problem in told.refused]
-        return [*lines, Text("→ set it right in Train (3) and start again; r tries the same once more")]
+        where = "Train (3)" if seen.trains else "Adapters (5)" if not seen.draws else "the request"
+        return [*lines, Text(f"→ set it right in {where} and start again; r tries the same once more")]
     if seen.state in TROUBLE:
         at = f" at step {told.step:,}" if told.step and seen.state in ("failed", "crashed") else ""
         cause = told.end.cause if told.end and told.end.cause else row.cause if row else ""
@@ -200,6 +206,8 @@ def trouble(seen: Seen) -> list[Text]:
         words = "device given back" if seen.state == "released" else "saved"
         cause = f" ({clean(row.cause)})" if row and row.cause else ""
         done = f"after step {told.step:,}, {words}" if told.step else "before its first step"
+        if not seen.trains and not seen.draws:
+            return [Text(f"{figures.STATES[seen.state]}: nothing was written{cause}; r begins anew", style=style)]
         return [Text(f"{figures.STATES[seen.state]} {done}{cause}; r goes on from there", style=style)]
     return []
 
@@ -228,9 +236,17 @@ def story(seen: Seen, width: int) -> list[Text]:
             room = max(4, min(40, width - line.cell_len - 4))
             line.append("  ").append_text(bar(stage.done / stage.total, room))
         lines.append(line)
+    if told.end and told.end.state == "done" and not seen.draws:
+        lines += [Text(""), *(Text(f"✓ {clean(what)}", style="$state-done") for what in _outcome(told))]
     if not lines and not seen.history.last:
         lines = [Text("It has not said anything yet.", style="dim")]
     if seen.details and seen.details.log:
         lines += [Text(""), Text("the end of its log:", style="dim")]
         lines += [Text(clean(line)) for line in seen.details.log.splitlines()]
     return lines
+
+
+def _outcome(told: History) -> list[str]:
+    """What a job without steps has found and written."""
+    gist = answers.in_a_line(answers.decoded(told.answer)) if told.answer else ""
+    return [one for one in (gist, *told.end.outputs) if one]

@@ -66,6 +66,7 @@ class RunView(Vertical):
     RunView.-drawing Gallery { layout: horizontal; }
     RunView.-drawing #picture { display: block; height: 1fr; width: 1fr; }
     RunView.-over #machine { display: none; }
+    RunView.-files Gallery, RunView.-files.-over .side { display: none; }
     RunView.-nothing #body { display: none; }
     RunView.-logging #body { display: none; }
     RunView.-logging #log { display: block; }
@@ -124,6 +125,7 @@ class RunView(Vertical):
         if other:
             self._start_over()
         self.set_class(not seen.live, "-over")
+        self.set_class(not seen.trains and not seen.draws, "-files")
         self._turn(seen)
         self._tell_texts(seen)
         self._tell_charts(seen)
@@ -132,7 +134,7 @@ class RunView(Vertical):
 
     def _turn(self, seen: Seen) -> None:
         """Show the face that this run has now, and keep the focus on something that is shown."""
-        face = "drawing" if not seen.trains else "training" if seen.history.step else "waiting"
+        face = "drawing" if seen.draws else "training" if seen.history.step else "waiting"
         if face != self._face:
             self._face = face
             for name, start in FACES.items():

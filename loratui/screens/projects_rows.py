@@ -100,7 +100,8 @@ def story_of(run: JobSummary, details: JobDetails | None) -> str:
         lines.append(f"{figures.STATES[run.state]}: {told.cause or 'it did not say why'}")
         lines += [f"→ {one}" for one in told.advice]
         if run.state != "elsewhere":
-            lines.append("→ r tries it again from its last saved state; ⏎ shows all of it")
+            saved = "" if run.kind == "operate" else " from its last saved state"
+            lines.append(f"→ r tries it again{saved}; ⏎ shows all of it")
         if details and details.log:
             lines += ["", *details.log.splitlines()[-LOG_LINES:]]
     elif run.state == "queued":
@@ -108,5 +109,6 @@ def story_of(run: JobSummary, details: JobDetails | None) -> str:
             f"place {run.position} in the queue; K and J move it, X takes it out" if run.position else "held back"
         )
     elif run.state in ("stopped", "released"):
-        lines.append(f"{figures.STATES[run.state]} after step {run.step}; r goes on from there")
+        where = f" after step {run.step}; r goes on from there" if run.kind != "operate" else "; r begins anew"
+        lines.append(f"{figures.STATES[run.state]}{where}")
     return "\n".join(lines)
