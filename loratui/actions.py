@@ -135,10 +135,22 @@ ACTIONS = (
     Action("monitor.logarithmic", "Y", "log scale", "losses on a logarithmic axis, and back"),
     # Adapters
     Action("adapters.search", "slash", "filter", "show files that have these words: name, family, trigger; -word: have not", footer=True),
-    Action("adapters.details", "i,enter", "details", "all of the file's metadata, and back", footer=True),
+    Action("adapters.blend", "space", "blend", "put the file into the blend, or take it out", footer=True),
+    Action("adapters.heavier", "plus", "heavier", "raise the file's weight in the blend by 0.05"),
+    Action("adapters.lighter", "minus", "lighter", "lower the file's weight in the blend by 0.05"),
+    Action("adapters.weight", "equals_sign,W", "weight…", "type the file's weight in the blend"),
+    Action("adapters.save", "B", "save blend", "write the blend as one adapter: exact, or at a rank or energy", footer=True),
+    Action("adapters.clear", "C", "clear blend", "take all files out of the blend"),
+    Action("adapters.convert", "c", "convert", "write the file in the format of other programs", footer=True),
+    Action("adapters.compare", "v", "compare", "cosine and norms of the blend's two files, or of this and another", footer=True),
+    Action("adapters.extract", "x", "extract", "make an adapter of what a tuned model adds to its base", footer=True),
+    Action("adapters.merge", "m", "merge", "write a base with the blend, or the file, in its weights"),
+    Action("adapters.details", "i,enter", "details", "all of the file's metadata, and back"),
     Action("adapters.copy", "", "copy path", "copy the file's path"),
-    Action("adapters.trash", "d", "trash", "move the file to the trash", footer=True, destructive=True),
-    Action("adapters.reload", "r", "reload", "look into the folders again", footer=True),
+    Action("adapters.trash", "d", "trash", "move the file to the trash", destructive=True),
+    Action("adapters.reload", "r", "reload", "look into the folders again"),
+    Action("adapters.stop", "X", "stop job…", "end the job of the last line, with nothing written", destructive=True),
+    Action("adapters.open", "o", "open job", "show the job of the last line in the monitor"),
     # Widgets
     Action("list.up", "up,k", "up", "one row up"),
     Action("list.down", "down,j", "down", "one row down"),
@@ -215,7 +227,7 @@ _NAMES = {
     "slash": "/", "semicolon": ";", "full_stop": ".", "question_mark": "?", "colon": ":", "enter": "⏎", "escape": "esc",
     "right_square_bracket": "]", "left_square_bracket": "[", "up": "↑", "down": "↓", "left": "←", "right": "→",
     "pageup": "PgUp", "pagedown": "PgDn", "shift+up": "⇧↑", "shift+down": "⇧↓", "shift+left": "⇧←",
-    "shift+right": "⇧→", "shift+tab": "⇧tab", "plus": "+", "minus": "-", "comma": ",",
+    "shift+right": "⇧→", "shift+tab": "⇧tab", "plus": "+", "minus": "-", "comma": ",", "equals_sign": "=",
 }  # fmt: skip
 
 

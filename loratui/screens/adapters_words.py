@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 
 from engine.protocol.browse import AdapterHeader
 from loratui import figures
+from loratui.answers import ranks
 from loratui.widgets.columns import Column, clean, fit, header, row
 
 COLUMNS = (
@@ -16,6 +19,8 @@ COLUMNS = (
     Column("from", flex=2, needs=90),
     Column("age", width=10, align="right", needs=46),
 )
+BLENDING = (Column("blend", width=7, align="right"), *COLUMNS)
+"""With the weights of what is in the blend."""
 MOST_RANKS = 3
 KNOWN = (
     ("base", ("ss_sd_model_name", "modelspec.title", "ss_base_model_version")),
@@ -32,27 +37,23 @@ def name_of(found: AdapterHeader) -> str:
     return clean(found.path.rpartition("/")[2])
 
 
-def adapters_header(width: int) -> Text:
-    return header(COLUMNS, fit(COLUMNS, width))
+def adapters_header(width: int, blending: bool) -> Text:
+    columns = BLENDING if blending else COLUMNS
+    return header(columns, fit(columns, width))
 
 
-def adapter_row(found: AdapterHeader, width: int, now: float) -> Text:
-    """One file. What can't be read, or is of no known kind, has a sign and says so."""
-    widths = fit(COLUMNS, width)
+def adapter_row(found: AdapterHeader, width: int, now: float, weight: str | None = None) -> Text:
+    """One file. What can't be read, or is of no known kind, has a sign and says so.
+
+    weight: in the blend, empty for a file that is not in it; None where there is no blend.
+    """
+    columns = COLUMNS if weight is None else BLENDING
     stem = name_of(found).removesuffix(".safetensors")
-    age = figures.age(found.modified, now)
+    family, kind = found.family or "?", "token" if found.format == "embedding" else ranks(found.ranks)
     if found.problem or not found.format:
-        why = "unreadable" if found.problem else "unknown"
-        return row(COLUMNS, widths, [f"! {stem}", why, "–", figures.size(found.bytes), origin(found), age])
-    kind = "token" if found.format == "embedding" else ranks(found.ranks)
-    return row(COLUMNS, widths, [stem, found.family or "?", kind, figures.size(found.bytes), origin(found), age])
-
-
-def ranks(found: list[int]) -> str:
-    """`r16`, or `r4–32` where they differ."""
-    if not found:
-        return "–"
-    return f"r{found[0]}" if len(found) == 1 else f"r{found[0]}–{found[-1]}"
+        stem, family, kind = f"! {stem}", "unreadable" if found.problem else "unknown", "–"
+    cells = [stem, family, kind, figures.size(found.bytes), origin(found), figures.age(found.modified, now)]
+    return row(columns, fit(columns, width), cells if weight is None else [Text(weight, style="bold"), *cells])
 
 
 def origin(found: AdapterHeader) -> str:
@@ -62,11 +63,11 @@ def origin(found: AdapterHeader) -> str:
     return found.folder.rstrip("/").rpartition("/")[2]
 
 
-def details(found: AdapterHeader, everything: bool, now: float) -> str:
-    """Several lines; with `everything`, all metadata behind them."""
+def details(found: AdapterHeader, report: Sequence[str], everything: bool, now: float) -> str:
+    """Several lines; with `everything`, all metadata behind them. `report`: what reading the tensors has told."""
     lines = [figures.at_home(found.path), f"{figures.size(found.bytes)} · {figures.age(found.modified, now)}", ""]
     if found.problem:
-        return "\n".join([*lines, f"✗ {found.problem}"])
+        return "\n".join(map(clean, [*lines, f"✗ {found.problem}"]))
     parts = " + ".join(f"{count} {part}" for part, count in found.modules.items())
     if not found.format:
         lines.append(f"? not an adapter that is understood: {found.tensors} tensors")
@@ -75,15 +76,15 @@ def details(found: AdapterHeader, everything: bool, now: float) -> str:
         shown = " ".join(filter(None, (ranks(found.ranks) if found.ranks else "", alphas.strip())))
         lines.append(" · ".join(filter(None, (found.family or "family unknown", found.format, shown))))
         lines.append(f"modules {parts}" if parts else f"{found.tensors} tensors")
-    lines.append(f"trigger {found.trigger}" if found.trigger else "")
-    lines.append(f"from {origin(found)}" if origin(found) else "")
+    lines += [f"trigger {found.trigger}"] if found.trigger else []
+    lines += [f"from {origin(found)}"] if origin(found) else []
     for label, keys in KNOWN:
         value = next((found.metadata[key] for key in keys if found.metadata.get(key)), "")
         if value and value != "None":
             lines.append(f"{label} {value}")
+    lines += ["", *report] if report else []
     if everything:
         lines += ["", *(f"{key}: {value}" for key, value in sorted(found.metadata.items()))]
     elif found.metadata:
         lines += ["", f"i: all {len(found.metadata)} entries of its metadata"]
-    kept = [line for index, line in enumerate(lines) if line or index == 2]
-    return "\n".join(clean(line) if line else "" for line in kept)
+    return "\n".join(map(clean, lines))

@@ -11,6 +11,11 @@ from safetensors.numpy import save_file
 from tui_recordings import NOW
 
 from engine.config.settings import App, Settings
+from engine.protocol.browse import AdapterHeader
+from engine.protocol.operations import Inspected, InspectedLayer, InspectedPart, Loading
+from loratui.screens import adapters_side
+from loratui.screens.adapters_report import Report, Reports, heard, report_lines
+from loratui.screens.adapters_side import Side
 
 
 def adapter(path: Path, rank: int = 8, metadata: dict[str, str] | None = None) -> Path:
@@ -114,7 +119,107 @@ async def test_the_look_of_the_adapters_panel(open_desk, library, snapshot, size
         desk.panel.go_to(str(tmp_path / "library" / "film-grain.safetensors"))
         await desk.sees("3 files", "film-grain")
         await desk.until(lambda: "film-grain" in desk.panel.copied()[0], "the cursor on the file")
+        await desk.press("space", "minus")
+        side = desk.panel.query_one(Side)
+        await desk.until(lambda: side._reports.of(desk.panel.selected), "what reading the tensors told")
+        await desk.pilot.pause()
         desk.app.devices = None
         desk.app.news()
         await desk.pilot.pause()
         snapshot(desk)
+
+
+# --- what the tensors tell
+
+
+async def test_the_file_at_the_cursor_is_read_and_told_where_it_loads(open_desk, library):
+    async with open_desk(settings=library, panel="adapters") as desk:
+        await desk.press("slash")
+        await desk.write("film")
+        await desk.press("enter")
+        await desk.sees("loads in ✓ diffusers ✓ A1111 ✓ Forge ✓ ComfyUI", "‖ΔW‖ 0: it changes nothing")
+
+
+async def test_only_a_file_that_the_cursor_stays_on_is_read_and_only_once(open_desk, library, monkeypatch):
+    asked: list[str] = []
+
+    async def inspect(path: str) -> Report:
+        asked.append(path)
+        return Report(problem="expected an adapter, found [/foo]")
+
+    monkeypatch.setattr("loratui.screens.adapters_report.inspect", inspect)
+    monkeypatch.setattr(adapters_side, "PAUSE", 0.2)
+    async with open_desk(settings=library, panel="adapters") as desk:
+        await desk.sees("3 files")
+        await desk.press("down", "up", "down", "up", "end")
+        await desk.until(lambda: asked, "the first question")
+        await desk.sees("✗ expected an adapter, found [/foo]")
+        assert asked == [desk.panel.selected.path]
+        await desk.press("up", "down")
+        await desk.sees("found [/foo]")
+        assert len(asked) == 1
+
+
+async def test_nothing_is_read_while_another_panel_is_in_front(open_desk, library, monkeypatch):
+    asked: list[str] = []
+
+    async def inspect(path: str) -> Report:
+        asked.append(path)
+        return Report(problem="read")
+
+    monkeypatch.setattr("loratui.screens.adapters_report.inspect", inspect)
+    monkeypatch.setattr(adapters_side, "PAUSE", 3600.0)
+    async with open_desk(settings=library, panel="adapters") as desk:
+        await desk.press("end")
+        await desk.sees("loads in …")
+        side = desk.panel.query_one(Side)
+        assert side._reading
+        await desk.press("1")
+        assert not asked and not side._reading
+        monkeypatch.setattr(adapters_side, "PAUSE", 0.0)
+        await desk.press("5")
+        await desk.sees("✗ read")
+
+
+def inspected(**facts) -> Inspected:
+    plain = {"path": "/a", "bytes": 9, "format": "kohya", "family": "sd1", "tokens": {}, "metadata": {}}
+    part = InspectedPart(layers=2, ranks=[4], alphas=[4.0], kinds={"LoRA": 2})
+    return Inspected(**plain | {"parts": {"unet": part}, "notices": [], "loads": [], "layers": []} | facts)
+
+
+def test_a_report_says_who_loads_a_file_and_which_keys_would_not_match():
+    loads = [Loading(program="diffusers", loads=True, note="LoRA loads"), Loading(program="Forge", loads=True, note="")]
+    odd = Loading(program="ComfyUI", loads=False, note="passes over 1 of 12 keys: [/foo]", unmatched=["[/foo]"])
+    lines = report_lines(Report(inspected(loads=[*loads, odd])))
+    assert lines == ["loads in ✓ diffusers ✓ Forge", "✗ ComfyUI passes over 1 of 12 keys: [/foo]"]
+    assert report_lines(None) == ["loads in …"]
+
+
+def test_a_report_says_what_becomes_of_tokens():
+    vectors = {"<s1>": {"text_encoder": [1, 768]}}
+    (inside,) = report_lines(Report(inspected(tokens=vectors)))
+    (alone,) = report_lines(Report(inspected(tokens=vectors, parts={}, format="embedding")))
+    assert "<s1>: inside" in inside and "a separate file" in alone
+
+
+def test_a_report_sums_norms_and_ranks_up():
+    layers = [
+        InspectedLayer(
+            part="unet", path=path, kind="LoRA", rank=4, scale=1.0, shape=[8, 8], norm=norm, effective_rank=rank
+        )
+        for path, norm, rank in (("a.to_q", 3.0, 2.0), ("b.to_k", 4.0, 3.0))
+    ]
+    lines = report_lines(Report(inspected(layers=layers)))
+    assert lines == ["‖ΔW‖ 5; most, 4, in b.to_k", "effective rank 2.5, by layer 2.0 to 3.0"]
+
+
+def test_a_file_that_changed_is_read_again():
+    reports, before = Reports(), AdapterHeader(path="/a", bytes=1, modified=1.0)
+    reports._kept["/a", 1.0, 1] = Report(problem="old")
+    assert reports.of(before) and reports.of(AdapterHeader(path="/a", bytes=1, modified=2.0)) is None
+
+
+def test_what_an_engine_says_that_is_no_report_is_none():
+    assert heard(b"") is None and heard(b"Traceback\n{}\n") is None
+    refused = b'{"event":"refused","where":"/a","expected":"an adapter","found":"nothing"}\n'
+    assert "expected an adapter" in heard(refused).problem

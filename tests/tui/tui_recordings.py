@@ -92,6 +92,17 @@ class Recorder:
         self._held.append(locks.take(directory))
         return identity
 
+    def operation(self, project: str = "my-cat", name: str = "blend", *said: protocol.Event) -> str:
+        """A live operation on files, begun ten seconds ago, and what it has said. `append` makes it go on."""
+        identity = f"{time.strftime('%Y%m%d-%H%M', time.gmtime(NOW))}-{re.sub('[^a-z0-9]+', '-', name)}"
+        directory = self.project(project) / "runs" / identity
+        directory.mkdir()
+        attempt = protocol.Attempt(t=NOW - 10, number=1, pid=1, host=journal.host(), boot_id=journal.boot_id())
+        self._write(directory, name, [attempt, *said], 0, NOW - 10, "operate")
+        self._held.append(locks.take(directory))
+        self.append(identity)
+        return identity
+
     def waiting(self, project: str = "my-cat", name: str = "rank 64", ago: float = 60.0) -> str:
         """A run in the queue. This process plays the runner, so nothing starts it."""
         started = NOW - ago
@@ -130,11 +141,19 @@ class Recorder:
     def _directory(self, identity: str) -> Path:
         return next(self.workspace.glob(f"projects/*/runs/{identity}"))
 
-    def _write(self, directory: Path, name: str, events: list[protocol.Event], of: int, started: float) -> None:
+    def _write(
+        self,
+        directory: Path,
+        name: str,
+        events: list[protocol.Event],
+        of: int,
+        started: float,
+        kind: str = "train",
+    ) -> None:
         config = CONFIG.format(name=name, images=self.workspace / "images", of=of)
         (directory / protocol.CONFIG).write_text(config)
         submission = protocol.Submission(
-            kind="train",
+            kind=kind,
             name=name,
             interpreter="python",
             environment={},
