@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from engine.errors import Problem, UserError
 from engine.formats.container import ITEM_SIZES, TensorInfo
+from engine.formats.unpickling import Bounded, Damaged, Refused, check_keys
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of a file from before the zip layout."""
@@ -46,6 +47,7 @@ _STORAGES = {
 MAX_TEXT = 100_000_000
 """Bytes of the pickle itself, without its tensors, that are read at most."""
 
+MAX_DIMENSIONS = 64
 _NAMED_ONLY = {"pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"}
 """Classes that may be named but not made. The published SD 1.x checkpoints have this one as a key of a dict, beside
 the weights; it becomes a label, nothing is imported."""
@@ -97,8 +99,8 @@ def read_pickle(path: Path) -> Any:
                 return _read_zip(file)
             if start[:1] == b"\x80":
                 return _read_legacy(file)
-            raise _Damaged("a file that is no PyTorch checkpoint" if start else "an empty file")
-    except _Refused as error:
+            raise Damaged("a file that is no PyTorch checkpoint" if start else "an empty file")
+    except Refused as error:
         raise UserError(
             Problem(
                 where=str(path),
@@ -112,12 +114,12 @@ def read_pickle(path: Path) -> Any:
         raise UserError(
             Problem(where=str(path), expected="a readable file", found=found, advice="check the path")
         ) from error
-    except (_Damaged, zipfile.BadZipFile, pickle.UnpicklingError, *_MALFORMED) as error:
+    except (Damaged, zipfile.BadZipFile, pickle.UnpicklingError, *_MALFORMED) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    found = str(error) if isinstance(error, _Damaged) else f"a damaged one ({error or type(error).__name__})"
+    found = str(error) if isinstance(error, Damaged) else f"a damaged one ({str(error)[:200] or type(error).__name__})"
     advice = "copy or download it again"
     return UserError(Problem(where=str(path), expected="a whole PyTorch checkpoint", found=found, advice=advice))
 
@@ -129,14 +131,6 @@ _MALFORMED = (
 """What the pickle and zip modules raise over content that makes no sense."""
 
 
-class _Refused(Exception):
-    """The pickle asks for something that is neither a tensor nor a plain container."""
-
-
-class _Damaged(Exception):
-    """The file is no checkpoint, or not a whole one."""
-
-
 # ---- the two layouts
 
 
@@ -145,21 +139,21 @@ def _read_zip(file: BinaryIO) -> Any:
         names = archive.namelist()
         root = next((name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl")), None)
         if root is None:
-            raise _Damaged("a zip archive without a data.pkl, which torch.save would have written")
+            raise Damaged("a zip archive without a data.pkl, which torch.save would have written")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") == b"big":
-            raise _Damaged("numbers in big-endian order")
+            raise Damaged("numbers in big-endian order")
 
         def fill(storage: Storage, key: str) -> None:
             entry = archive.getinfo(f"{root}data/{key}")
             if entry.file_size < storage.size:
-                raise _Damaged(f"{entry.file_size} bytes where {storage.size} belong")
+                raise Damaged(f"{entry.file_size} bytes where {storage.size} belong")
             if entry.compress_type == zipfile.ZIP_STORED:
                 storage.offset = _data_offset(file, entry)
             else:
                 storage.entry = entry.filename
 
         if archive.getinfo(f"{root}data.pkl").file_size > MAX_TEXT:
-            raise _Damaged(f"a pickle of more than {MAX_TEXT // 10**6} MB beside its tensors")
+            raise Damaged(f"a pickle of more than {MAX_TEXT // 10**6} MB beside its tensors")
         return _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), fill).load()
 
 
@@ -169,9 +163,9 @@ def read_entry(path: Path, storage: Storage) -> bytes:
         with zipfile.ZipFile(path) as archive, archive.open(storage.entry) as entry:
             content = entry.read(storage.size)
             if len(content) < storage.size:
-                raise _Damaged(f"{len(content)} bytes where {storage.size} belong")
+                raise Damaged(f"{len(content)} bytes where {storage.size} belong")
             return content
-    except (_Damaged, zipfile.BadZipFile, *_MALFORMED) as error:
+    except (Damaged, zipfile.BadZipFile, *_MALFORMED) as error:
         raise _damaged(path, error) from error
 
 
@@ -184,7 +178,7 @@ def _data_offset(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     offset = entry.header_offset + 30 + name_length + extra_length
     if header[:4] != b"PK\x03\x04" or offset + entry.file_size > _file_size(file):
-        raise _Damaged("an archive that points outside itself")
+        raise Damaged("an archive that points outside itself")
     return offset
 
 
@@ -203,21 +197,23 @@ def _read_legacy(file: BinaryIO) -> Any:
         return _Unpickler(file, fill).load()
 
     if unpickle() != LEGACY_MAGIC:
-        raise _Damaged("a pickle that torch.save did not write")
+        raise Damaged("a pickle that torch.save did not write")
     unpickle()  # the version of the layout, the same ever since
     if not unpickle().get("little_endian", True):
-        raise _Damaged("numbers in big-endian order")
+        raise Damaged("numbers in big-endian order")
     content = unpickle(lambda storage, key: storages.setdefault(key, storage) and None)
     limit = _file_size(file)
     for key in unpickle():
-        storage = storages[key]
+        storage = storages.get(key) if isinstance(key, str) else None
+        if storage is None:
+            raise Damaged("a storage that no tensor is in")
         (count,) = struct.unpack("<q", file.read(8))
         storage.offset = file.tell()
         if count != storage.count or storage.offset + storage.size > limit:
-            raise _Damaged("storages that do not fill their places; the file may be cut short")
+            raise Damaged("storages that do not fill their places; the file may be cut short")
         file.seek(storage.size, io.SEEK_CUR)
     if any(storage.offset < 0 for storage in storages.values()):
-        raise _Damaged("tensors without their numbers")
+        raise Damaged("tensors without their numbers")
     return content
 
 
@@ -235,14 +231,14 @@ class _Inert:
 
     def __call__(self, *arguments: Any) -> Any:
         if self._function is None:
-            raise _Refused(f"asks to call {self._name}")
+            raise Refused(f"asks to call {self._name}")
         return self._function(*arguments)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise _Refused(f"asks to change {self._name}")
+        raise Refused(f"asks to change {self._name}")
 
     def __setstate__(self, state: Any) -> None:
-        raise _Refused(f"asks to change {self._name}")
+        raise Refused(f"asks to change {self._name}")
 
     def __repr__(self) -> str:
         return self._name
@@ -257,20 +253,38 @@ class _Dict(dict):
         pass
 
 
+def _dict(*items: Any) -> _Dict:
+    """A dict out of a dict or of pairs."""
+    if items and not isinstance(items[0], dict):
+        check_keys(key for key, _ in items[0])
+    return _Dict(*items)
+
+
+def _checked(items: Any = ()) -> Any:
+    check_keys(items)
+    return items
+
+
+def _device(*names: Any) -> str:
+    if not all(isinstance(name, str | int) for name in names):
+        raise Damaged("a device without a name")
+    return ":".join(map(str, names))
+
+
 def _tensor(storage: Any, start: Any, shape: Any, stride: Any, *_unused: Any, dtype: str | None = None) -> StoredTensor:
     """The strided view that a pickle describes, once it is known to stay inside its storage."""
     shape, stride = tuple(shape), tuple(stride)
-    if not isinstance(storage, Storage) or len(shape) != len(stride):
-        raise _Damaged("a tensor without a storage or shape")
-    if not all(isinstance(number, int) and number >= 0 for number in (start, *shape, *stride)):
-        raise _Damaged("a tensor with a negative size")
+    if not isinstance(storage, Storage) or len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
+        raise Damaged("a tensor without a storage or shape")
+    if not all(isinstance(number, int) and 0 <= number < 1 << 63 for number in (start, *shape, *stride)):
+        raise Damaged("a tensor with an impossible size")
     dtype = dtype or storage.dtype
     last = start + sum((side - 1) * step for side, step in zip(shape, stride, strict=True))
     if math.prod(shape) and (last + 1) * ITEM_SIZES[dtype] > storage.size:
-        raise _Damaged("a tensor that reaches beyond its storage")
+        raise Damaged("a tensor that reaches beyond its storage")
     if math.prod(shape) * ITEM_SIZES[dtype] > storage.size:
         # a stride of 0 repeats numbers: a few bytes could claim to be terabytes
-        raise _Damaged("a tensor that is larger than its storage")
+        raise Damaged("a tensor that is larger than its storage")
     return StoredTensor(dtype, shape, stride, start, storage)
 
 
@@ -281,7 +295,7 @@ def _tensor_v3(storage: Any, start: Any, shape: Any, stride: Any, _grad: Any, _h
 def _bytes(text: str, encoding: str = "latin1") -> bytes:
     """How protocol 2 spells bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise _Damaged(f"bytes in an encoding named {encoding!r}")
+        raise Damaged("bytes in an encoding that is not latin1")
     return text.encode("latin1")
 
 
@@ -310,14 +324,14 @@ def _number(dtype: _NumpyDtype, content: Any) -> Any:
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _Dict,
-    "collections.defaultdict": lambda _factory=None, *items: _Dict(*items),
-    "collections.Counter": _Dict,
-    "builtins.dict": _Dict,
+    "collections.OrderedDict": _dict,
+    "collections.defaultdict": lambda _factory=None, *items: _dict(*items),
+    "collections.Counter": _dict,
+    "builtins.dict": _dict,
     "builtins.list": list,
     "builtins.tuple": tuple,
-    "builtins.set": set,
-    "builtins.frozenset": frozenset,
+    "builtins.set": lambda *items: set(_checked(*items)),
+    "builtins.frozenset": lambda *items: frozenset(_checked(*items)),
     "builtins.int": int,
     "builtins.float": float,
     "builtins.bool": bool,
@@ -325,7 +339,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "builtins.bytearray": lambda content=b"", *_encoding: bytes(content) if isinstance(content, bytes) else b"",
     "_codecs.encode": _bytes,
     "torch.Size": tuple,
-    "torch.device": lambda *names: ":".join(map(str, names)),
+    "torch.device": _device,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
@@ -339,27 +353,11 @@ _CALLS: dict[str, Callable[..., Any]] = {
 _NAMES = {"torch.Tensor", "torch.nn.parameter.Parameter"} | _NAMED_ONLY
 
 
-class _WholeLines:
-    """A file whose last line, cut short, is an end of file and no shorter name."""
-
-    def __init__(self, file: BinaryIO):
-        self.read, self.readinto, self._readline = file.read, file.readinto, file.readline
-
-    def readline(self) -> bytes:
-        line = self._readline()
-        if not line.endswith(b"\n"):
-            raise EOFError("Ran out of input")
-        return line
-
-
-class _Unpickler(pickle._Unpickler):
-    """Resolves names through the table above and storages through `fill`, which learns each one and its key.
-
-    The one that is written in Python: the other makes room for whatever index a pickle names, 40 GB for four bytes.
-    """
+class _Unpickler(Bounded):
+    """Resolves names through the table above and storages through `fill`, which learns each one and its key."""
 
     def __init__(self, file: BinaryIO, fill: Callable[[Storage, str], None] | None):
-        super().__init__(_WholeLines(file), encoding="latin1")
+        super().__init__(file)
         self._fill = fill
         self._storages: dict[str, Storage] = {}
 
@@ -367,7 +365,7 @@ class _Unpickler(pickle._Unpickler):
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full = f"{module}.{name}"
         if full in _CALLS:
-            return _Inert(full, _CALLS[full])
+            return _Inert(full, self.charged(_CALLS[full]))
         if module in ("torch", "torch.cuda", "torch.storage") and name in _STORAGES:
             return _STORAGES[name]
         if module == "torch" and name in _DTYPES:
@@ -376,17 +374,24 @@ class _Unpickler(pickle._Unpickler):
             return _Inert(full)
         # os.system pickles as posix.system: readers know it by the former name
         public = f"os.{name} ({full})" if module in ("posix", "nt") else full
-        raise _Refused(f"asks for {public}")
+        raise Refused(f"asks for {public}")
 
     def persistent_load(self, pid: Any) -> Storage:
         """The storage of `("storage", type, key, device, count[, view])`; whatever its device was, it is a file's."""
         if self._fill is None or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-            raise _Refused(f"asks for {str(pid)[:60]!r} in place of a storage")
+            said = repr(pid[:60]) if isinstance(pid, str) else f"a {type(pid).__name__}"
+            raise Refused(f"asks for {said} in place of a storage")
         _, dtype, key, _device, count, *view = pid
         if view and view[0] is not None:
-            raise _Damaged("views of storages, which only PyTorch before 0.4 wrote")
-        if dtype not in ITEM_SIZES or not isinstance(key, str) or not isinstance(count, int) or count < 0:
-            raise _Damaged("a storage of no known kind")
+            raise Damaged("views of storages, which only PyTorch before 0.4 wrote")
+        if (
+            not isinstance(dtype, str)
+            or dtype not in ITEM_SIZES
+            or not isinstance(key, str)
+            or not isinstance(count, int)
+            or count < 0
+        ):
+            raise Damaged("a storage of no known kind")
         if key not in self._storages:
             storage = Storage(dtype, count)
             self._fill(storage, key)

@@ -268,3 +268,55 @@ def test_storages_are_places_in_the_file_until_they_are_loaded(tmp_path):
     stored = read_pickle(path)["weight"]
     assert isinstance(stored, StoredTensor)
     assert struct.unpack_from("<2f", path.read_bytes(), stored.storage.offset) == (1.0, 2.0)
+
+
+def pickled(path: Path, code: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02" + code)
+        archive.writestr("x/data/0", bytes(16))
+    return path
+
+
+STORED = b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+"""A storage of four numbers on the stack, above a mark."""
+
+
+@pytest.mark.parametrize(
+    "state", [b"}X\x06\x00\x00\x00offsetJ\xff\xff\xff\x7fsb", b"N}X\x05\x00\x00\x00countM\xff\xffs\x86b"]
+)
+def test_a_storage_stays_where_it_was_found(tmp_path, state):
+    assert "asks to change a storage" in refusal(pickled(tmp_path / "x.pt", STORED + state + b"."))
+
+
+NEST = b"K\x01" + b"2\x86" * 100
+"""A tuple that holds the one before it twice, a hundred deep: 2¹⁰⁰ members, in 200 bytes."""
+LONG = b"X\x40\x42\x0f\x00" + b"a" * 1_000_000 + b"q\x00"
+"""A million letters, remembered."""
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (b"}" + NEST + b"Ns.", "a nest of tuples"),
+        (b"}(" + NEST + b"Nu.", "a nest of tuples"),
+        (b"(" + NEST + b"Nd.", "a nest of tuples"),
+        (b"cbuiltins\nset\n(](" + NEST + b"etR.", "a nest of tuples"),
+        (b"ccollections\nOrderedDict\n(]]" + NEST + b"aNaatR.", "a nest of tuples"),
+        (b"ctorch\ndevice\n(" + NEST + b"tR.", "a device without a name"),
+        (NEST + b"Q.", "a tuple in place of a storage"),
+        (b"](" + LONG + b"0" + b"cbuiltins\nlist\n(h\x00tR" * 20 + b"e.", "copies far more than it holds"),
+        (
+            b"](" + LONG + b"0" + b"cbuiltins\nbytearray\nc_codecs\nencode\n(h\x00tR\x85R" * 20 + b"e.",
+            "copies far more",
+        ),
+        (b"}\x8b" + struct.pack("<i", 100_000) + b"\x01" * 100_000 + b"Ns.", "no name or number"),
+    ],
+    ids=["item", "items", "dict", "set", "ordered", "device", "storage", "lists", "bytes", "number"],
+)
+def test_a_small_pickle_can_not_ask_for_endless_work(tmp_path, code, said):
+    assert said in refusal(pickled(tmp_path / "x.pt", code))
+
+
+def test_keys_may_be_flat_tuples(tmp_path):
+    content = {("a", 1): {2, ("b", None)}, 3: frozenset({1.5}), None: {}}
+    assert read_pickle(save(content, tmp_path / "x.pt")) == content
