@@ -24,6 +24,7 @@ STAGES = {
     "compose": "composing layers",
     "compare": "comparing layers",
     "extract": "extracting layers",
+    "layers": "measuring layers",
     "write": "writing the file",
     "fit": "learning weights",
 }

@@ -66,11 +66,16 @@ def _opened(path: Path) -> tuple[Weights, str, tuple[str, ...]]:
                 path, "tensors that fill their place in the file", f"{shown(key)}, which repeats its numbers"
             )
     notices = [f"left out what is no tensor: {listed(left)}"] if left else []
-    for companion in COMPANIONS:
-        beside = path.with_suffix(f"{companion}{path.suffix}")
-        if beside != path and beside.is_file():
-            notices.append(f"{beside.name} beside it is another part of the same adapter")
+    notices += [f"{file.name} beside it is another part of the same adapter" for file in beside(path)]
     return Weights(path, {key: tensor.info for key, tensor in stored.items()}, stored=stored), word, tuple(notices)
+
+
+def beside(path: Path) -> list[Path]:
+    """The files that hold the rest of the adapter that is in this one."""
+    if path.suffix.lower() != ".pt":
+        return []
+    files = [path.with_suffix(f"{companion}{path.suffix}") for companion in COMPANIONS]
+    return [file for file in files if file != path and file.is_file()]
 
 
 def _flat(path: Path, content: Any) -> tuple[dict[str, StoredTensor], str, list[str]]:

@@ -9,7 +9,7 @@ from engine import protocol
 from engine.config import Generate, Problem, UserError
 from engine.config.blends import is_blend, read_blend
 from engine.context import Context
-from engine.formats import reading
+from engine.formats import companions, reading
 from engine.formats.adapter import Adapter
 from engine.formats.pictures import UsedAdapter
 from engine.jobs import device
@@ -89,7 +89,7 @@ def read_adapter(family: Family, path: Path) -> Adapter:
         return compose(zip(adapters, (one.weight_of for one in blend), strict=True))
     targets = family.kohya_names().values()
     shapes = {(part, name): tuple(family.parts[part].get_submodule(name).weight.shape) for part, name in targets}
-    return reading.fitted(reading.read_adapter(path), shapes, path)
+    return reading.fitted(companions.read_whole(path), shapes, path)
 
 
 def pictures(config: Generate, family: Family) -> list[sampler.Request]:

@@ -79,9 +79,9 @@ def apply(pipe: Any, adapter: Adapter | str | Path, weight: float = 1.0) -> Appl
     where the file can't be read or does not fit; the pipeline is then as it was.
     """
     if not isinstance(adapter, Adapter):
-        from engine.formats.reading import read_adapter
+        from engine.formats.companions import read_whole
 
-        adapter = read_adapter(Path(adapter))
+        adapter = read_whole(Path(adapter))
     return Applied(pipe, adapter, weight)
 
 

@@ -10,6 +10,7 @@ from engine.config.operations import Convert, EditMetadata, Inspect
 from engine.errors import Problem, UserError
 from engine.formats import editing, programs, writing
 from engine.formats.adapter import Adapter
+from engine.formats.companions import read_whole
 from engine.formats.embeddings import in_adapter
 from engine.formats.layers import DoRA, Layer
 from engine.formats.opening import open_adapter
@@ -114,7 +115,7 @@ def convert(request: Convert, reporter: Reporter) -> protocol.Converted:
     reporter.stage("read")
     path, out = Path(request.path), Path(request.out)
     check_out(out, request.force)
-    adapter = read_adapter(path)
+    adapter = read_whole(path)
     files = writing.token_files(out, adapter, request.to)
     taken = [file for file in files.values() if file.exists() and file != out]
     if taken and not request.force:

@@ -34,7 +34,7 @@ def compose(request: Compose, reporter: Reporter) -> Composed:
     check_out(out, request.force)
     reporter.stage("read")
     files = used(request.adapters)
-    adapters = read_alike([one.path for one in files])
+    adapters = read_alike([one.path for one in files], reporter)
     taking = [(one, adapter) for one, adapter in zip(files, adapters, strict=True) if one.of_layer]
     if not taking:
         raise _nothing(request)
@@ -71,7 +71,7 @@ def interpolate(request: Interpolate, reporter: Reporter) -> Interpolated:
     if problems:
         raise UserError(problems)
     reporter.stage("read")
-    adapters = read_alike([request.first, request.second])
+    adapters = read_alike([request.first, request.second], reporter)
     for file in files if folder.is_dir() else ():
         check_tokens(file, adapters[0].tokens | adapters[1].tokens, request.force)
     options, dtype = _options(request), _dtype(request.precision, adapters)
@@ -91,7 +91,7 @@ def resize(request: Resize, reporter: Reporter) -> Composed:
     out = Path(request.out)
     check_out(out, request.force)
     reporter.stage("read")
-    (adapter,) = read_alike([request.path])
+    (adapter,) = read_alike([request.path], reporter)
     check_tokens(out, adapter.tokens, request.force)
     dtype = _dtype(request.precision, [adapter])
     parts, layers = _combine([(adapter, 1.0)], _options(request, svd=True), dtype, reporter)

@@ -41,7 +41,7 @@ class Sums:
 def diff(request: Diff, reporter: Reporter) -> Difference:
     """Norms, distance and cosine of ΔW, layer by layer and in all."""
     reporter.stage("read")
-    first, second = read_alike([request.first, request.second])
+    first, second = read_alike([request.first, request.second], reporter)
     base = None
     if request.base:
         from engine.operations.bases import open_base

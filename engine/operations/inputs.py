@@ -15,9 +15,9 @@ from engine.config.blends import Ingredient, is_blend, read_blend
 from engine.errors import Problem, UserError
 from engine.formats import building
 from engine.formats.adapter import Adapter, Factors
+from engine.formats.companions import read_whole
 from engine.formats.findings import Findings
 from engine.formats.layers import Layer
-from engine.formats.reading import read_adapter
 from engine.formats.writing import token_files, write_adapter
 from engine.lora.algebra import Kept
 from engine.lora.compose import Target, Weight
@@ -111,11 +111,12 @@ def check_tokens(out: Path, tokens: Mapping[str, Mapping[str, torch.Tensor]], fo
 
 
 def read_adapters(paths: Iterable[str]) -> list[Adapter]:
-    """The adapters in files. Raises UserError with everything that is wrong with any of them."""
+    """The adapters in files, with the files that belong to them. Raises UserError with all that is wrong with any."""
+    files = [Path(path) for path in paths]
     adapters, problems = [], []
-    for path in paths:
+    for file in files:
         try:
-            adapters.append(read_adapter(Path(path)))
+            adapters.append(read_whole(file, named=files))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -123,13 +124,16 @@ def read_adapters(paths: Iterable[str]) -> list[Adapter]:
     return adapters
 
 
-def read_alike(paths: Sequence[str]) -> list[Adapter]:
-    """Adapters that can be put together, with the same dimensions for the same layer.
+def read_alike(paths: Sequence[str], reporter: Reporter) -> list[Adapter]:
+    """Adapters that can be put together, with the same dimensions for the same layer. Their notices are told.
 
     A 1x1 convolution may be stored as a linear layer in one of them. Raises UserError with everything that is wrong
     with any file, or unless all are for bases of one family and of the same sizes.
     """
     files = list(zip(paths, read_adapters(paths), strict=True))
+    for name, adapter in files:
+        for notice in adapter.notices:
+            reporter.notice(f"{Path(name).name}: {notice}", name)
     families = {adapter.family: name for name, adapter in files if adapter.family}
     if len(families) > 1:
         found = ", ".join(f"{name}: {family}" for family, name in families.items())

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine import protocol
 from engine.errors import UserError
 from engine.formats.reading import read_adapter
+
+REAL = Path(__file__).parents[2] / "fixtures" / "cloneofsimo"
 
 
 def digests(folder) -> dict[str, str]:
@@ -216,3 +221,20 @@ def test_a_dora_for_a_layer_that_its_base_does_not_have_is_refused(files, operat
     with pytest.raises(UserError):
         operate("compose", adapters=uses, out=str(files / "out.safetensors"), how="svd", rank=4, base="tiny")
     assert not (files / "out.safetensors").exists()
+
+
+def test_the_files_beside_an_adapter_are_composed_with_it(files, operate):
+    for source, name in (("lora_illust.pt", "cat.pt"), ("lora_kiriko.text_encoder.pt", "cat.text_encoder.pt")):
+        shutil.copyfile(REAL / source, files / name)
+    torch.save({"<cat>": files.rand(1024, seed=1)}, files / "cat.ti.pt")
+    out = files / "out.safetensors"
+    answer = operate("compose", adapters=[{"path": str(files / "cat.pt"), "weight": 0.5}], out=str(out))
+    found, text = read_adapter(out), read_adapter(REAL / "lora_kiriko.text_encoder.pt")
+    assert {part: len(modules) for part, modules in found.parts.items()} == {"unet": 128, "text_encoder": 92}
+    for path, layer in text.parts["text_encoder"].items():
+        assert error(found.parts["text_encoder"][path].delta(), 0.5 * layer.delta()) < 1e-3
+    assert torch.equal(
+        read_adapter(Path(answer.tokens["<cat>"])).tokens["<cat>"]["text_encoder"][0], files.rand(1024, seed=1)
+    )
+    said = [event.text for event in operate.events if isinstance(event, protocol.Notice)]
+    assert said == ["cat.pt: cat.text_encoder.pt is a part of it", "cat.pt: cat.ti.pt is a part of it"]
