@@ -46,7 +46,7 @@ def in_a_line(told: Message | None) -> str:
         case Converted():
             return f"{told.format}, {figures.size(told.bytes)}; {in_programs(told.loads)}"
         case Difference():
-            return f"cosine {cosine(told.cosine)}, distance {figures.number(told.distance, 3)}"
+            return f"cosine {cosine(told.cosine)}, distance {figures.number(told.distance)}"
         case CheckpointWritten():
             return f"{told.family}, {figures.size(told.bytes)}, {sum(told.tensors.values()):,} tensors"
         case Fitted():
@@ -65,7 +65,7 @@ def in_programs(loads: Iterable[Loading]) -> str:
 
 def cosine(value: float | None) -> str:
     """With its sign; a dash where there is no angle."""
-    return "–" if value is None else f"{value:+.3f}"
+    return "–" if value is None else f"{round(value, 3) + 0.0:+.3f}"  # no zero below zero
 
 
 def ranks(found: Iterable[int]) -> str:

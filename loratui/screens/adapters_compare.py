@@ -65,8 +65,8 @@ class Comparison(ModalScreen[None]):
 def summary(told: Difference) -> str:
     """Both updates as one vector each."""
     return (
-        f"cosine {cosine(told.cosine)}   distance {figures.number(told.distance, 3)}   "
-        f"‖first‖ {figures.number(told.first, 3)}   ‖second‖ {figures.number(told.second, 3)}"
+        f"cosine {cosine(told.cosine)}   distance {figures.number(told.distance)}   "
+        f"‖first‖ {figures.number(told.first)}   ‖second‖ {figures.number(told.second)}"
     )
 
 
@@ -75,5 +75,5 @@ def layer_row(layer: LayerDifference, width: int) -> Text:
     widths = fit(COLUMNS, width)
     name = clean(f"{layer.part}.{layer.path}")
     name = name if len(name) <= widths[0] else f"…{name[len(name) - widths[0] + 1 :]}"
-    numbers = [figures.number(value, 3) for value in (layer.first, layer.second, layer.distance)]
+    numbers = [figures.number(value) for value in (layer.first, layer.second, layer.distance)]
     return row(COLUMNS, widths, [name, *numbers, cosine(layer.cosine)])

@@ -157,7 +157,7 @@ def task_line(task: Task, width: int) -> Text:
     """A task in a line: its state, name, how far it is, or what came of it."""
     name = cut(clean(task.name), max(10, width // 3))
     sign = figures.STATES.get(task.state, "?")[0]
-    line = Text(f"{sign} {name}  ", style=f"$state-{task.state}")
+    line = Text().append(f"{sign} {name}", f"$state-{task.state}").append("  ")
     if not task.live:
         return line.append(cut(clean(_outcome(task)), max(0, width - line.cell_len)))
     stage = STAGES.get(task.stage, clean(task.stage)) or "starting"

@@ -140,7 +140,7 @@ def _norms(layers: list[InspectedLayer]) -> list[str]:
     if not total:
         return ["‖ΔW‖ 0: it changes nothing"]
     most = max(known, key=lambda layer: layer.norm)
-    lines = [f"‖ΔW‖ {figures.number(total, 3)}; most, {figures.number(most.norm, 3)}, in {clean(most.path)}"]
+    lines = [f"‖ΔW‖ {figures.number(total)}; most, {figures.number(most.norm)}, in {clean(most.path)}"]
     ranks = [layer.effective_rank for layer in known if layer.effective_rank]
     if ranks:
         low, middle, high = min(ranks), statistics.median(ranks), max(ranks)

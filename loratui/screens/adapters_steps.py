@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 ADAPTERS = (".safetensors", ".pt")
 MODELS = (".safetensors", ".ckpt")
-OWN = "adapters"
-"""The folder of a project for what no run has trained; the host lists it with the runs."""
+OWN, MODELS_OWN = "adapters", "models"
+"""Folders of a project for what no run has trained; the host lists the first with the runs."""
 FORMATS = {
     "kohya": "AUTOMATIC1111, Forge, ComfyUI, diffusers",
     "peft": "diffusers and PEFT",
@@ -119,7 +119,7 @@ async def merge(panel: AdaptersPanel, found: AdapterHeader | None) -> None:
     suffix = os.path.splitext(base)[1].lower() if await asyncio.to_thread(os.path.isfile, base) else ""
     kind = f"A {suffix} file, as the base is." if suffix else "A folder, as the base is."
     stem = f"{os.path.splitext(os.path.basename(base.rstrip('/')))[0]}-{name}"
-    out = await _ask_out(bench, "Write the merged model to", kind, stem, suffix)
+    out = await _ask_out(bench, "Write the merged model to", kind, stem, suffix, MODELS_OWN)
     if out is not None:
         await _start(panel, "merge", out, {"base": base, "adapters": uses})
 
@@ -148,17 +148,19 @@ async def _drafted_base(bench: Bench) -> str:
 # --- paths and numbers ------------------------------------------------------------------------------------------------
 
 
-def home_of(bench: Bench) -> str:
-    """Where results go unless another place is typed: the project's own folder, else the first of the library."""
+def home_of(bench: Bench, folder: str = OWN) -> str:
+    """Where results go unless another place is typed: a folder of the project, else the first of the library."""
     project = next((one.path for one in bench.board.projects if one.name == bench.project), "")
     if project:
-        return os.path.join(project, OWN)
-    return bench.library[0] if bench.library else os.getcwd()
+        return os.path.join(project, folder)
+    return bench.library[0] if bench.library and folder == OWN else os.getcwd()
 
 
-async def _ask_out(bench: Bench, title: str, text: str, stem: str, suffix: str) -> tuple[str, bool] | None:
+async def _ask_out(
+    bench: Bench, title: str, text: str, stem: str, suffix: str, folder: str = OWN
+) -> tuple[str, bool] | None:
     """Where to write, and whether over what is there: that is asked. None: nowhere."""
-    home = home_of(bench)
+    home = home_of(bench, folder)
     value = os.path.join(home, f"{stem}{suffix}")
 
     async def check(path: str) -> str:

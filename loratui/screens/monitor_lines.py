@@ -60,7 +60,9 @@ class Lines(PaintsChanges):
 
     def _coloured(self, text: Text) -> Text:
         spans = [Span(span.start, span.end, self._looked_up(span.style)) for span in text.spans]
-        return Text(text.plain, style=self._looked_up(text.style), spans=spans, end="")
+        # a text's own style is a span too: what has no spans is rendered without any style
+        whole = [Span(0, len(text.plain), self._looked_up(text.style))] if text.style else []
+        return Text(text.plain, spans=[*whole, *spans], end="")
 
     def _looked_up(self, style: str | Style) -> str | Style:
         if isinstance(style, str) and style.startswith("$"):

@@ -67,7 +67,7 @@ def run_row(run: JobSummary, width: int, rows: Rows) -> Text:
     cells = [
         run.name,
         state,
-        f"{run.step}/{run.steps}" if run.steps else run.stage,
+        f"{run.step}/{run.steps}" if run.steps else run.stage if _progresses(run) else "",
         figures.number(run.loss, 3),
         figures.number(run.validation, 3),
         figures.number(run.best, 3),
@@ -84,6 +84,11 @@ def run_row(run: JobSummary, width: int, rows: Rows) -> Text:
 
 def _state(run: JobSummary) -> str:
     return f"{figures.STATES[run.state]} {run.position}" if run.position else figures.STATES[run.state]
+
+
+def _progresses(run: JobSummary) -> bool:
+    """Whether its last stage says how far it came: not of an operation that has ended."""
+    return run.kind != "operate" or run.state in figures.LIVE
 
 
 def _age(run: JobSummary, now: float) -> str:

@@ -17,6 +17,7 @@ from engine.protocol.operations import Composed, Difference, LayerDifference
 from engine.protocol.operations import Layer as LayerReport
 from loratui import answers
 from loratui.screens.adapters_compare import Comparison
+from loratui.widgets.painting import theme_style
 
 BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1"
 
@@ -318,3 +319,17 @@ def test_answers_are_told_in_a_line():
     assert answers.in_a_line(None) == ""
     assert answers.decoded(protocol.Answer(operation="not-yet", result=msgspec.Raw(b"{}"))) is None
     assert answers.decoded(protocol.Answer(operation="diff", result=msgspec.Raw(b"{}"))) is None
+
+
+async def test_a_failed_job_is_told_in_its_colour_and_its_problems_in_full(open_desk, record):
+    identity = record.operation("my-cat", "warm", protocol.Stage(t=NOW, name="read"))
+    async with open_desk(panel="adapters") as desk:
+        desk.app.open_project("my-cat")
+        await desk.sees("● warm")
+        refused = protocol.Refused(t=NOW, where="/a [/foo]", expected="an adapter", found="a cake", advice="eat it")
+        record.append(identity, refused, protocol.End(t=NOW, state="refused", code=2, cause="no"))
+        await desk.sees("✗ warm", "/a [/foo]")
+        assert "a cake" in desk.said() and "eat it" in desk.said()
+        line = desk.panel.query_one("#tasks").line(0)
+        wanted = theme_style(desk.panel, "state-refused").color.get_truecolor()
+        assert next(iter(line)).style.color.get_truecolor() == wanted
