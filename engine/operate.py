@@ -7,6 +7,7 @@ stderr. The exit code is that of `End`. To add an operation: its request in `eng
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from engine import protocol
-from engine.config.operations import Operation, checked
+from engine.config.operations import ON_DEVICE, Operation, checked
 from engine.errors import Problem, UserError
 from engine.protocol.base import Message
 from engine.protocol.operations import Answer
@@ -72,7 +73,9 @@ def operate(name: str, data: bytes, emit: Callable[[protocol.Event], None]) -> i
     """Do the operation called `name` with a JSON request. Everything is told by `emit`; returns the exit code."""
     started = time.monotonic()
     try:
-        answer = run(checked(name, _table(data)), name, Reporter(emit))
+        request, reporter = checked(name, _table(data)), Reporter(emit)
+        with _device(request, name, reporter):
+            answer = run(request, name, reporter)
         emit(Answer(operation=name, result=msgspec.Raw(msgspec.json.encode(answer))))
         end = protocol.End(state="done", code=protocol.DONE)
     except UserError as error:
@@ -92,6 +95,15 @@ def run(request: Operation, name: str, reporter: Reporter) -> Message:
     """Call the operation's function."""
     module, _, function = OPERATIONS[name].partition(":")
     return getattr(importlib.import_module(module), function)(request, reporter)
+
+
+def _device(request: Operation, name: str, reporter: Reporter) -> contextlib.AbstractContextManager:
+    """Hold the device that an operation computes on: one job at a time has it, and this is as good as one."""
+    if name not in ON_DEVICE:
+        return contextlib.nullcontext()
+    from engine.host import placement
+
+    return placement.holding(request.device, reporter.notice)
 
 
 def _table(data: bytes) -> dict[str, Any]:

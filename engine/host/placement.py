@@ -7,8 +7,9 @@ device of its own. Where there is none that NVML knows, the machine itself is th
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from engine import locks, protocol
@@ -85,17 +86,64 @@ def choices(submission: protocol.Submission, uuids: list[str]) -> list[str]:
     A number that is beyond the devices gets no device of its own: the worker will say so, as it would say of `cuda`
     where there is none.
     """
-    seen = visible(uuids, submission.environment.get(VISIBLE))
-    if submission.device.startswith("cuda:"):
-        number = int(submission.device.removeprefix("cuda:"))
+    return _choices(submission.device, submission.environment, uuids)
+
+
+def _choices(wanted: str, environ: Mapping[str, str], uuids: list[str]) -> list[str]:
+    seen = visible(uuids, environ.get(VISIBLE))
+    if wanted.startswith("cuda:"):
+        number = int(wanted.removeprefix("cuda:"))
         return seen[number : number + 1] or [CPU]
-    return seen if seen and submission.device != CPU else [CPU]
+    return seen if seen and wanted != CPU else [CPU]
 
 
 def environment(submission: protocol.Submission, device: str | None) -> dict[str, str]:
     """What tells a worker its device, and hides all others. None: it needs none, and sees none."""
-    if device is None:
-        return {VISIBLE: ""}
+    return {VISIBLE: ""} if device is None else _environment(submission.device, device)
+
+
+def _environment(wanted: str, device: str) -> dict[str, str]:
     if device != CPU:
         return {VISIBLE: device, locks.DEVICE: device}
-    return {locks.DEVICE: CPU} | ({VISIBLE: ""} if submission.device == CPU else {})
+    return {locks.DEVICE: CPU} | ({VISIBLE: ""} if wanted == CPU else {})
+
+
+EVERY = 0.2
+"""Seconds between two looks at devices that are held."""
+
+
+@contextlib.contextmanager
+def holding(wanted: str, tell: Callable[[str], None]) -> Iterator[str]:
+    """A device for this process itself, as the runner gives one to a worker; waits while jobs have all that will do.
+
+    `tell` is told once that it waits. Before torch is imported: other devices are hidden by then.
+    """
+    if (given := os.environ.get(locks.DEVICE)) is not None:
+        yield given
+        return
+    devices = _choices(wanted, os.environ, list_devices())
+    taken = _first_free(devices)
+    if taken is None:
+        what = "the CPU" if devices == [CPU] else "every device that will do"
+        tell(f"a job has {what}: waiting until it is free")
+    while taken is None:
+        time.sleep(EVERY)
+        taken = _first_free(devices)
+    device, lock = taken
+    before = {name: os.environ.get(name) for name in (VISIBLE, locks.DEVICE)}
+    os.environ.update(_environment(wanted, device))
+    try:
+        yield device
+    finally:
+        lock.release()
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _first_free(devices: list[str]) -> tuple[str, locks.Lock] | None:
+    for device in devices:
+        if (lock := locks.take(locks.device(device))) is not None:
+            return device, lock
+    return None

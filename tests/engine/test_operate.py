@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import subprocess
 import sys
 import types
 
 import pytest
 
-from engine import operate, protocol
+from engine import locks, operate, protocol
 from engine.config.operations import OPERATIONS, Compose
 from engine.errors import Problem, UserError
+from engine.host import placement
 from engine.protocol.operations import ANSWERS, Answer, Interpolated, decode_operation
 
 REQUEST = {"adapters": [{"path": "a"}], "out": "b"}
@@ -123,3 +125,61 @@ def test_the_process_says_nothing_but_events_on_stdout():
     assert [decode_operation(line).__class__.__name__ for line in found.stdout.splitlines()] == ["Refused"] * 2 + [
         "End"
     ]
+
+
+@pytest.fixture
+def computes(monkeypatch, tmp_path, does):
+    """As `does`, of an operation that needs a device, on a machine that has these."""
+    monkeypatch.setenv(locks.RUNTIME, str(tmp_path / "runtime"))
+    monkeypatch.setattr(operate, "ON_DEVICE", ("compose",))
+    monkeypatch.setattr(Compose, "device", "auto", raising=False)
+    monkeypatch.delenv(locks.DEVICE, raising=False)
+    monkeypatch.delenv(placement.VISIBLE, raising=False)
+
+    def call(function, *devices):
+        monkeypatch.setattr(placement, "list_devices", lambda: list(devices))
+        return does(function)
+
+    return call
+
+
+def looks(seen: list):
+    """An operation that notes what it is given."""
+
+    def function(request, reporter):
+        device = os.environ[locks.DEVICE]
+        seen.append((device, os.environ.get(placement.VISIBLE), locks.held(locks.device(device))))
+        return Interpolated(files={})
+
+    return function
+
+
+@pytest.mark.parametrize(("devices", "given"), [((), ("cpu", None)), (("GPU-a", "GPU-b"), ("GPU-a", "GPU-a"))])
+def test_a_device_is_held_for_as_long_as_an_operation_computes_on_it(computes, devices, given):
+    seen = []
+    assert computes(looks(seen), *devices)[0] == 0
+    assert seen == [(*given, True)]
+    assert not locks.held(locks.device(given[0])) and locks.DEVICE not in os.environ
+
+
+def test_a_device_that_a_job_has_is_passed_over(computes):
+    seen = []
+    with locks.hold(locks.device("GPU-a")):
+        assert computes(looks(seen), "GPU-a", "GPU-b")[0] == 0
+    assert seen == [("GPU-b", "GPU-b", True)]
+
+
+def test_where_jobs_have_every_device_it_is_said_and_waited(computes, monkeypatch):
+    seen, job = [], locks.take(locks.device("GPU-a"))
+    monkeypatch.setattr(placement.time, "sleep", lambda seconds: job.release())
+    code, (notice, *_) = computes(looks(seen), "GPU-a")
+    assert (code, seen) == (0, [("GPU-a", "GPU-a", True)])
+    assert notice.text == "a job has every device that will do: waiting until it is free"
+
+
+def test_a_worker_s_device_is_its_own(computes, monkeypatch):
+    monkeypatch.setenv(locks.DEVICE, "GPU-b")
+    seen = []
+    with locks.hold(locks.device("GPU-b")):
+        assert computes(looks(seen), "GPU-a")[0] == 0
+    assert [device for device, *_ in seen] == ["GPU-b"]
