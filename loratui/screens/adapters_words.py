@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.text import Text
 
@@ -19,8 +20,11 @@ COLUMNS = (
     Column("from", flex=2, needs=90),
     Column("age", width=10, align="right", needs=46),
 )
-BLENDING = (Column("blend", width=7, align="right"), *COLUMNS)
-"""With the weights of what is in the blend."""
+BLENDING = (
+    Column("blend", width=7, align="right"),
+    *(replace(column, needs=64) if column.title == "family" else column for column in COLUMNS),
+)
+"""With the weights of what is in the blend; names matter more than families then."""
 MOST_RANKS = 3
 KNOWN = (
     ("base", ("ss_sd_model_name", "modelspec.title", "ss_base_model_version")),
