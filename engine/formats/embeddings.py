@@ -61,6 +61,15 @@ def alone(tensors: Mapping[str, TensorInfo], name: str) -> dict[str, Token]:
     return {}
 
 
+def key_of(word: str, width: int) -> str:
+    """The key of a token's vectors in a file of their own: its word, as diffusers has it.
+
+    `A1111` where no reader would take the word for one: the token then goes by the file's name.
+    """
+    found = alone({word: TensorInfo("F32", (1, width))}, "")
+    return word if found and found[word].word == word else A1111
+
+
 def family(encoders: Mapping[str, int]) -> str:
     """The family that tokens are for. encoders: part → width of the vectors."""
     if "text_encoder_2" in encoders:

@@ -22,7 +22,7 @@ from engine.errors import Problem, UserError
 from engine.formats import kohya, names, numbered, peft
 from engine.formats.adapter import Adapter, Factors
 from engine.formats.container import listed, shown
-from engine.formats.embeddings import EMBED, ENCODERS
+from engine.formats.embeddings import A1111, EMBED, ENCODERS, key_of
 from engine.formats.layers import DoRA, Layer
 from engine.formats.programs import Loading, loadings
 from engine.formats.reading import read_adapter
@@ -62,7 +62,8 @@ def write_adapter(path: Path, adapter: Adapter, to: Format = "kohya", precision:
     fresh = [file for file in files.values() if not file.exists()]
     try:
         for token, file in files.items():
-            _write_token(file, token, made)
+            if _write_token(file, token, made) == A1111:
+                notices.append(f"{shown(token)} can't be a key: the token goes by the name of {file.name}")
         if made.parts or inside:
             metadata = save(path, tensors, metadata, to == "kohya", lambda written: _check(written, made, to))
             size = path.stat().st_size
@@ -329,11 +330,14 @@ def token_files(path: Path, adapter: Adapter, to: Format = "kohya") -> dict[str,
     return files
 
 
-def _write_token(path: Path, token: str, adapter: Adapter) -> None:
-    """A token's file: by the token's name, as diffusers has it, or by SDXL's encoders. All four programs read these."""
+def _write_token(path: Path, token: str, adapter: Adapter) -> str:
+    """A token's file: by the token's name, as diffusers has it, or by SDXL's encoders. All four programs read these.
+
+    Returns its first key.
+    """
     vectors = adapter.tokens[token]
     if vectors.keys() == {"text_encoder"}:
-        tensors = {token: vectors["text_encoder"]}
+        tensors = {key_of(token, vectors["text_encoder"].shape[1]): vectors["text_encoder"]}
     else:
         keys = {part: key for key, part in ENCODERS.items()}
         tensors = {keys[part]: tensor for part, tensor in vectors.items()}
@@ -349,6 +353,7 @@ def _write_token(path: Path, token: str, adapter: Adapter) -> None:
             raise RuntimeError(f"the token {shown(token)} reads back as something else")
 
     save(path, tensors, {}, False, check)
+    return next(iter(tensors))
 
 
 # ---- the check

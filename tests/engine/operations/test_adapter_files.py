@@ -172,3 +172,16 @@ def test_the_order_of_tensors_in_a_foreign_file_stays(files, operate):
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"\0\0\x80\x3f\0\0\0\x40")
     operate("edit_metadata", path=str(path), set=["x=y"], force=True)
     assert {key: float(tensor) for key, tensor in load_file(path).items()} == {"a": 2.0, "b": 1.0}
+
+
+@pytest.mark.parametrize("word", ["../../x", "my.cat", "..", "clip_l", "/etc/passwd", "[/foo]"])
+def test_tokens_of_any_name_get_files_in_the_folder_that_read_back(files, operate, word):
+    vectors = files.rand(2, 768, seed=1)
+    source = files.write("a", files.plain("to_q", 1) | {f"bundle_emb.{word}.emb_params": vectors})
+    (files / "deep").mkdir()
+    found = operate("convert", path=source, out=str(files / "deep" / "out.safetensors"))
+    (file,) = map(Path, found.tokens.values())
+    ((back, parts),) = read_adapter(file).tokens.items()
+    assert torch.equal(parts["text_encoder"], vectors) and back in (word, file.stem)
+    assert file.parent == files / "deep" and len(list((files / "deep").iterdir())) == 2
+    assert any(file.name in notice for notice in found.notices) == (back != word)
