@@ -28,7 +28,8 @@ from engine.host.images import check_page, words_of
 from engine.host.kept import Kept, regular, settled, stamp
 from engine.protocol.browse import AdapterHeader, Adapters, AdaptersRef, Trashed
 
-SUFFIXES = (".safetensors", ".pt")
+PICKLED = ".pt"
+SUFFIXES = (".safetensors", PICKLED)
 """Adapters are read from the first. The second is listed too, so that nobody looks for a file that is there."""
 OWN = "adapters"
 """The folder of a project for adapters that no run has trained: blends, conversions and the like."""
@@ -171,6 +172,8 @@ def _header(path: str, facts: os.stat_result) -> tuple[AdapterHeader, bytes]:
     from engine.formats.outline import outline
 
     header = AdapterHeader(path=path, bytes=facts.st_size, modified=facts.st_mtime)
+    if path.lower().endswith(PICKLED):  # to read one is for a process of its own
+        return msgspec.structs.replace(header, format="pickle"), b"{}"
     try:
         said = outline(Path(path))
     except UserError as error:
@@ -215,7 +218,8 @@ def _said(file: _File) -> tuple[str, str]:
         except (UserError, OSError):
             return "", ""
 
-    return ("", "") if isinstance(file.facts, str) else _words.get(file.path, stamp(file.facts), said)
+    silent = isinstance(file.facts, str) or file.path.lower().endswith(PICKLED)
+    return ("", "") if silent else _words.get(file.path, stamp(file.facts), said)
 
 
 # ---- the trash

@@ -224,7 +224,8 @@ class AdapterHeader(Message, frozen=True):
     step: int | None = None
     """Of a checkpoint; None for a run's last file and for files from elsewhere."""
     format: str = ""
-    """`kohya`, `peft`, `cloneofsimo`, `embedding`, or empty where the keys are none of these."""
+    """`kohya`, `peft`, `cloneofsimo`, `embedding`, `pickle` for a .pt file, whose header is not
+    looked at, or empty where the keys are none of these."""
     family: str = ""
     """By its metadata, else by its keys: sd1, sd2, sdxl; empty where neither tells."""
     ranks: list[int] = []

@@ -73,7 +73,9 @@ def details(found: AdapterHeader, report: Sequence[str], everything: bool, now: 
     if found.problem:
         return "\n".join(map(clean, [*lines, f"✗ {found.problem}"]))
     parts = " + ".join(f"{count} {part}" for part, count in found.modules.items())
-    if not found.format:
+    if found.format == "pickle":
+        lines.append("a PyTorch file, read without running what is in it")
+    elif not found.format:
         lines.append(f"? not an adapter that is understood: {found.tensors} tensors")
     else:
         alphas = " α" + "/".join(figures.number(alpha) for alpha in found.alphas[:MOST_RANKS]) if found.alphas else ""

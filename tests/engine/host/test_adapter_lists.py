@@ -121,11 +121,11 @@ def test_what_is_wrong_with_one_file_is_said_of_it(tmp_path, listed):
     (library / "c.safetensors").write_bytes(b"")
     (library / "d.safetensors").symlink_to("nowhere")
     os.mkfifo(library / "e.safetensors")
-    (library / "f.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+    (library / "g.safetensors").write_bytes(b"PK\x03\x04" + bytes(100))
     told = {Path(one.path).name: one.problem for one in listed(library).adapters}
     assert told["a.safetensors"] == ""
     words = {"b.safetensors": "cut short", "c.safetensors": "empty", "d.safetensors": "no such file",
-             "e.safetensors": "no regular file", "f.pt": "a zip archive"}  # fmt: skip
+             "e.safetensors": "no regular file", "g.safetensors": "a zip archive"}  # fmt: skip
     for name, word in words.items():
         assert word in told[name]
         assert str(library) not in told[name]
@@ -294,3 +294,10 @@ def test_a_projects_own_folder_is_listed_with_its_runs(workspace, listed):
     adapter(workspace / "projects" / "cat" / "adapters" / "blend.safetensors")
     (found,) = listed(project="cat").adapters
     assert (Path(found.path).name, Path(found.folder).name, found.run) == ("blend.safetensors", "adapters", "")
+
+
+def test_a_pickle_is_listed_and_left_alone(tmp_path, listed):
+    adapter(tmp_path / "library" / "a.safetensors")
+    (tmp_path / "library" / "f.pt").write_bytes(b"cos\nsystem\n")
+    (row,) = [row for row in listed(tmp_path / "library").adapters if row.path.endswith("f.pt")]
+    assert (row.format, row.problem, row.ranks) == ("pickle", "", [])
