@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,8 @@ from engine.formats.embeddings import in_adapter
 from engine.formats.layers import DoRA, Layer
 from engine.formats.opening import open_adapter
 from engine.formats.reading import read_adapter
-from engine.lora.compose import Base
+from engine.lora.algebra import norm, product
+from engine.lora.compose import Base, low_rank
 from engine.lora.spectrum import spectrum
 from engine.operate import Reporter
 from engine.operations.inputs import check_out
@@ -55,7 +57,18 @@ def _part(layers: Iterable[Layer]) -> protocol.InspectedPart:
         ranks=sorted({layer.rank for layer in layers}),
         alphas=sorted({alpha for layer in layers if (alpha := getattr(_inner(layer), "alpha", None)) is not None}),
         kinds=dict(Counter(_kind(layer) for layer in layers)),
+        norm=_norm(layers),
     )
+
+
+def _norm(layers: Iterable[Layer]) -> float | None:
+    """Of all layers as one vector, from their factors; None where one has no low rank."""
+    squares = 0.0
+    for layer in layers:
+        if (factors := low_rank(layer)) is None:
+            return None
+        squares += norm(product(factors)) ** 2
+    return math.sqrt(squares)
 
 
 def _inner(layer: Layer) -> Layer:

@@ -130,6 +130,8 @@ class InspectedPart(Report, frozen=True):
     alphas: list[float]
     kinds: dict[str, int]
     """LoRA, LoHa, LoKr and so on → how many."""
+    norm: float | None = None
+    """Frobenius norm of ΔW of all of them together; None where some have no low-rank form, or depend on a base."""
 
 
 class InspectedLayer(Report, frozen=True):

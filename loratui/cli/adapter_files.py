@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
-from loratui.cli.adapter import Force, Json, Layers, Out, Precision, answer_of
+from loratui.cli.adapter import Force, Json, Out, Precision, answer_of
 
 File = Annotated[Path, typer.Argument(help="Adapter file.")]
 
 
 def inspect(
     file: File,
-    layers: Layers = False,
-    base: Annotated[str, typer.Option("--base", help="Base model, on which the norms of a DoRA depend.")] = "",
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show every layer: norm, effective rank and spectrum of its ΔW.")
+    ] = False,
+    base: Annotated[
+        str, typer.Option("--base", help="Base model, on which the norms of a DoRA depend; for --layers.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Show what an adapter file is: format, family, layers, tokens, metadata, and which programs load it."""

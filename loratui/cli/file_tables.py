@@ -25,11 +25,12 @@ def summary(answer: Inspected) -> Iterator[str]:
 
 
 def parts(answer: Inspected) -> Table:
-    """Layers, ranks, alphas and kinds of each part."""
-    made = columned("part", "layers", "ranks", "alphas", "kinds")
+    """Layers, ranks, alphas and kinds of each part, and the norm of all that it changes, if that is soon known."""
+    made = columned("part", "layers", "ranks", "alphas", "‖ΔW‖", "kinds")
     for name, part in answer.parts.items():
         kinds = ", ".join(f"{count} {kind}" for kind, count in part.kinds.items())
-        made.add_row(Text(name), str(part.layers), _listed(part.ranks), _listed(part.alphas), Text(kinds))
+        size = "" if part.norm is None else f"{part.norm:.4g}"
+        made.add_row(Text(name), str(part.layers), _listed(part.ranks), _listed(part.alphas), size, Text(kinds))
     return made
 
 

@@ -34,13 +34,16 @@ def test_a_real_file_is_inspected(operate):
     assert found.metadata == read_header(Path(DISNEY)).metadata
     assert [loading.loads for loading in found.loads] == [False] * 4
     assert found.layers == []
+    for part, modules in read_adapter(Path(DISNEY)).parts.items():
+        exact = sum(float(layer.delta().square().sum()) for layer in modules.values()) ** 0.5
+        assert found.parts[part].norm == pytest.approx(exact, rel=1e-5)
 
 
 def test_every_kind_is_named(files, operate):
     content = files.plain("to_q", 1) | files.loha("to_k", 3) | files.lokr("to_v", 9) | files.dora("to_out_0", 11)
     part = operate("inspect", path=files.write("a", content)).parts["unet"]
     assert part.kinds == {"LoRA": 1, "LoHa": 1, "LoKr": 1, "LoRA with magnitudes (DoRA)": 1}
-    assert part.layers == 4 and part.ranks[:2] == [2, 3]
+    assert part.layers == 4 and part.ranks[:2] == [2, 3] and part.norm is None
 
 
 def test_norms_and_spectra_are_those_of_the_dense_update(files, operate):
