@@ -83,7 +83,7 @@ def interpolate(
         "force": force,
     }
     answer = answer_of("interpolate", request, as_json)
-    for file, t in answer.files.items():
+    for file, t in answer.files.items() if not as_json else ():
         typer.echo(f"t = {t:.3f}  {file}")
 
 

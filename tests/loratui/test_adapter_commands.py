@@ -44,6 +44,12 @@ def test_json_is_the_whole_answer_and_nothing_else():
     assert answer["layers"][0].keys() == {"part", "path", "first", "second", "distance", "cosine"}
 
 
+def test_the_files_of_an_interpolation_are_told_once(tmp_path):
+    arguments = ("interpolate", str(DISNEY), str(DISNEY), "--steps", "2", "-o", str(tmp_path), "--force")
+    assert list(json.loads(call(*arguments, "--json").stdout)["files"].values()) == [0.0, 1.0]
+    assert [line.partition("  ")[0] for line in call(*arguments).stdout.splitlines()] == ["t = 0.000", "t = 1.000"]
+
+
 def test_every_layer_is_shown_on_request():
     found = call("diff", str(DISNEY), str(DISNEY), "--layers")
     rows = [line for line in found.stdout.splitlines() if line.strip().startswith(("unet.", "text_encoder."))]
