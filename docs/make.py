@@ -154,6 +154,9 @@ async def pictures(folder: Path, draw: Callable[[str, str], None]) -> None:
             else:
                 await app.bring(name)
             await sees(*waits[name])
+            if name == "adapters":
+                await pilot.press("space", "j", "space", "minus", "minus", "minus", "minus")
+                await sees("✓ ComfyUI")
             await pilot.pause(0.5)  # pictures are decoded beside the event loop
             app.devices = figures
             app.news()
