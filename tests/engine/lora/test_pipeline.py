@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -208,3 +210,20 @@ def test_a_real_file_of_another_base_is_refused_layer_by_layer(loaded):
     with pytest.raises(UserError, match="trained on"):
         lora.apply(loaded, DISNEY)
     assert torch.equal(picture(loaded), before)
+
+
+def test_the_lines_of_the_documentation_do_what_it_says(loaded, tmp_path, monkeypatch):
+    docs = Path(__file__).parents[3] / "docs"
+    ((lines,),) = [re.findall(r"```python\n(.+?)```", (docs / "adapters.md").read_text(encoding="utf-8"), re.DOTALL)]
+    put_on, rest = lines.split("added.weight", 1)
+    shutil.copyfile(docs / "recording" / "octopus.safetensors", tmp_path / "cat.safetensors")
+    monkeypatch.chdir(tmp_path)
+    bare, names = picture(loaded), {"pipe": loaded}
+    exec(put_on, names)
+    strong = picture(loaded)
+    weaker, take_off = f"added.weight{rest}".splitlines()
+    exec(weaker, names)
+    weak = picture(loaded)
+    exec(take_off, names)
+    assert not torch.equal(strong, bare) and not torch.equal(weak, bare) and not torch.equal(weak, strong)
+    assert torch.equal(picture(loaded), bare)
