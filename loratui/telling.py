@@ -31,11 +31,14 @@ STAGES = {
 
 
 def teller(console: Console, how: str) -> Teller:
-    """How events are told: auto (bars in a terminal, else lines), lines, plain (a line an event), json, or quiet."""
+    """How events are told: auto (bars in a terminal, else lines), lines, plain (a line an event), json,
+    notices alone, or quiet."""
     if how == "json":
         return _Json()
     if how == "quiet":
         return Teller()
+    if how == "notices":
+        return _Notices(console)
     if how == "plain":
         return _Lines(console, seconds=0.0)
     return _Bars(console) if how == "auto" and console.is_terminal else _Lines(console)
@@ -88,6 +91,17 @@ class _Lines(Teller):
         text = describe(event)
         if text:
             self.say(text)
+
+
+class _Notices(Teller):
+    """What should be known whatever else is not told."""
+
+    def __init__(self, console: Console):
+        self.console = console
+
+    def tell(self, event: protocol.AnyEvent) -> None:
+        if isinstance(event, protocol.Notice):
+            self.console.print(describe(event), markup=False, highlight=False, soft_wrap=True)
 
 
 class _Bars(Teller):

@@ -231,13 +231,16 @@ def _make(name: str, request: dict[str, Any], layers: bool, as_json: bool) -> No
     """Do an operation that makes an adapter, and tell of it."""
     from loratui import figures
     from loratui.cli import adapter_tables
+    from loratui.cli.file_tables import printable
 
     answer = answer_of(name, request, as_json)
     if as_json:
         return
     adapter_tables.show(adapter_tables.made(answer, layers))
     for token, new in answer.renamed.items():
-        typer.echo(f"token {token} is now {new}", err=True)
+        typer.echo(f"token {printable(token)} is now {printable(new)}", err=True)
+    for token, path in answer.tokens.items():
+        typer.echo(f"token {printable(token)}: {path}")
     typer.echo(f"{figures.size(answer.bytes)}, {len(answer.layers)} layers", err=True)
     typer.echo(answer.out)
 
@@ -246,7 +249,7 @@ def answer_of(name: str, request: dict[str, Any], as_json: bool) -> Any:
     """The answer of an operation; the command ends here where there is none. As JSON it is printed at once."""
     from loratui import operations
 
-    outcome = operations.run(name, request, "quiet" if as_json else "auto")
+    outcome = operations.run(name, request, "notices" if as_json else "auto")
     if outcome.answer is None:
         raise typer.Exit(outcome.code)
     if as_json:

@@ -64,7 +64,7 @@ def convert(
         adapter_tables.show(file_tables.loads(answer.loads))
     for token, path in answer.tokens.items():
         if path != answer.out or not answer.parts:
-            typer.echo(f"token {token}: {path}")
+            typer.echo(f"token {file_tables.printable(token)}: {path}")
     for notice in answer.notices:
         typer.echo(notice, err=True)
     typer.echo(answer.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,16 @@ def test_compose_prints_a_table_and_the_file_and_narrates_on_stderr(tmp_path):
     assert "composing layers" in found.stderr and "192 layers" in found.stderr
     again = call("compose", str(DISNEY), "-o", str(out))
     assert again.returncode == 2 and "--force" in again.stderr and again.stdout == ""
+
+
+def test_tokens_are_told_with_their_files_and_notices_also_beside_json(tmp_path):
+    shutil.copyfile(DISNEY.with_name("lora_illust.pt"), tmp_path / "cat.pt")
+    shutil.copyfile(DISNEY.with_name("lora_kiriko.text_encoder.pt"), tmp_path / "cat.text_encoder.pt")
+    found = call("diff", str(tmp_path / "cat.pt"), str(tmp_path / "cat.pt"), "--json")
+    assert json.loads(found.stdout)["distance"] == 0.0
+    assert "note: cat.pt: cat.text_encoder.pt is a part of it" in found.stderr
+    found = call("compose", str(DISNEY), "-o", str(tmp_path / "out.safetensors"))
+    assert f"token <s1>: {tmp_path / 'out-s1.safetensors'}" in found.stdout.splitlines()
 
 
 def test_json_is_the_whole_answer_and_nothing_else():
