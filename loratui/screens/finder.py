@@ -40,16 +40,23 @@ class Entry:
     """Shown at the right: a key, a place, a state."""
     why_not: str = ""
     """Why it can't be chosen now; shown in place of the hint."""
+    spelled: str = ""
+    """What is typed to find it, where that is more than the text: the path to a name."""
+
+    @property
+    def typed(self) -> str:
+        """What the letters are looked for in."""
+        return self.spelled or self.text
 
 
 def ranked(query: str, entries: Sequence[Entry]) -> list[Entry]:
-    """The entries whose text or hint holds the letters of `query` in order; best first, equals as they came."""
+    """The entries whose spelling or hint holds the letters of `query` in order; best first, equals as they came."""
     if not query.strip():
         return list(entries)
     letters = [letter for letter in query.lower() if not letter.isspace()]
     holding = []
     for entry in entries:
-        if _holds(entry.text.lower(), letters) or _holds(f"{entry.text} {entry.hint}".lower(), letters):
+        if _holds(entry.typed.lower(), letters) or _holds(f"{entry.typed} {entry.hint}".lower(), letters):
             holding.append(entry)
             if len(holding) == RANKED:
                 break
@@ -57,8 +64,8 @@ def ranked(query: str, entries: Sequence[Entry]) -> list[Entry]:
     query = query.strip()
 
     def score(entry: Entry) -> float:
-        whole = 2.0 * (query.lower() in entry.text.lower())
-        return whole + search.match(query, entry.text)[0] or search.match(query, f"{entry.text} {entry.hint}")[0] / 2
+        whole = 2.0 * (query.lower() in entry.typed.lower())
+        return whole + search.match(query, entry.typed)[0] or search.match(query, f"{entry.typed} {entry.hint}")[0] / 2
 
     return sorted(holding, key=score, reverse=True)
 

@@ -81,7 +81,10 @@ async def _offered(typed: str) -> list[Entry]:
 
 
 def offered(typed: str) -> list[Entry]:
-    """Folders and config files of the folder that a typed path leads to, spelled as it is."""
+    """Folders and config files of the folder that a typed path leads to, spelled as it is.
+
+    Shown are their names alone: of a long path, a row would keep what they all begin with.
+    """
     base = typed[: typed.rfind("/") + 1]
     try:
         with os.scandir(os.path.expanduser(base) or ".") as entries:
@@ -89,5 +92,5 @@ def offered(typed: str) -> list[Entry]:
     except OSError:
         return []
     fitting = sorted(one for one in found if one[0] or one[1].lower().endswith(SUFFIXES))[:LISTED]
-    paths = [f"{base}{name}{'/' if is_folder else ''}" for is_folder, name in fitting]
-    return [Entry(path, path, "folder" if path.endswith("/") else "") for path in paths]
+    names = [f"{name}{'/' if is_folder else ''}" for is_folder, name in fitting]
+    return [Entry(name, base + name, "folder" if name.endswith("/") else "", spelled=base + name) for name in names]

@@ -161,9 +161,26 @@ async def test_a_file_is_found_by_going_down_folders(open_desk, draft, tmp_path,
         await desk.sees("configs/")
         await desk.write("conf")
         await desk.press("enter")
-        await desk.sees("configs/run.toml")
+        await desk.sees("run.toml")
         await desk.press("enter")
         await desk.until(lambda: config(desk).get("name") == "deep", "the file in the draft")
+
+
+async def test_files_at_the_end_of_a_very_long_path_are_told_apart(open_desk, draft, tmp_path, monkeypatch):
+    draft()
+    deep = tmp_path / ("a-rather-long-name-" * 4) / ("of-a-folder-" * 4)
+    (deep / "older").mkdir(parents=True)
+    for name in ("cat.toml", "dog.toml"):
+        (deep / name).write_text(f'name = "{name[:3]}"\n[model]\nbase = "tiny"\n')
+    monkeypatch.chdir(deep)
+    async with open_desk(size=(80, 24), panel="train") as desk:
+        await opened(desk)
+        await desk.press("O")
+        await desk.sees(" cat.toml ", " dog.toml ", " older/ ")
+        await desk.write("dog")
+        await desk.until(lambda: [entry.text for entry in desk.app.screen._found] == ["dog.toml"], "one left")
+        await desk.press("enter")
+        await desk.until(lambda: config(desk).get("name") == "dog", "the file in the draft")
 
 
 def test_folders_and_config_files_are_offered_spelled_as_typed(tmp_path, monkeypatch):
