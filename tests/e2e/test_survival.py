@@ -93,12 +93,14 @@ def test_ctrl_c_in_watch_leaves_the_run_going_and_says_so(box, story, images, te
     story(100_000, 20.0)
     run = queued(images)
     until(lambda: steps(box, run))
-    terminal.open(*command("runs", "watch", run))
+    terminal.open("bash --norc -i")
+    terminal("send-keys", "-t", "it", f"{' '.join(command('runs', 'watch', run))}; echo code $?", "Enter")
     until(lambda: "training" in terminal("capture-pane", "-p", "-t", "it"))
     terminal("send-keys", "-t", "it", "C-c")
-    until(lambda: "Pane is dead" in terminal("capture-pane", "-p", "-t", "it"))
+    # The shell tells of the end: of a command of its own, tmux before 3.5 now and then misses it.
+    until(lambda: "code 130" in terminal("capture-pane", "-p", "-t", "it"))
     shown = terminal("capture-pane", "-p", "-J", "-t", "it")
-    assert "status 130" in shown and f"{run} goes on" in shown and "Traceback" not in shown
+    assert f"{run} goes on" in shown and "Traceback" not in shown
     before = len(steps(box, run))
     until(lambda: len(steps(box, run)) > before)
 
