@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 
@@ -13,3 +15,14 @@ def own_places(tmp_path_factory):
         patch.setenv("LORATUI_WORKSPACE", str(folder / "workspace"))
         patch.setenv("LORATUI_RUNTIME_DIR", str(folder / "locks"))
         yield
+
+
+@pytest.fixture
+def interruptible():
+    """Let processes that the test starts be ended by SIGINT.
+
+    A shell has its background commands ignore it, and they hand that on: such a command may be this test run.
+    """
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)

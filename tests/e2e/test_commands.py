@@ -86,13 +86,12 @@ def test_an_adapter_is_trained_and_then_drawn_with_and_strength_zero_is_the_base
     assert again.returncode == 0 and again.stdout.strip() == str(adapter) and "nothing is left" in again.stderr
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_saves_and_says_how_to_go_on_and_resume_finishes(workspace, images):
     process = subprocess.Popen(
         command("train", "--preset", "dreambooth", "--base", "tiny", "--data", images, "--name", "long",
                 "--set", "training.steps=2000", "--set", "sampling.every=0"),
         stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # A shell gives its background commands, this suite among them, an ignored SIGINT to hand on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     told = ""
     for line in process.stderr:

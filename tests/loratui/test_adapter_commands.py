@@ -82,6 +82,7 @@ def test_mistakes_end_with_2_and_their_problems(arguments, said):
     assert said in found.stderr and "Traceback" not in found.stderr
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
     process = subprocess.Popen(
         command("interpolate", str(DISNEY), str(DISNEY), "--steps", "1000", "-o", str(tmp_path / "line")),
