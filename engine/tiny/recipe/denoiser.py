@@ -1,0 +1,137 @@
+"""The UNet and its text encoder: noise prediction in latent space, conditioned on captions (Rombach et al. 2022).
+
+Latents of a picture never change, so they are kept by scene; more than half of all scenes come again. Timesteps are
+spread evenly over a batch. Attention is plain products: on a CPU the fused kernels are slower at these lengths.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor, nn
+from transformers.models.clip.modeling_clip import CLIPTextModel
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+from engine.tiny import scenes
+from engine.tiny.recipe.autoencoder import levels
+from engine.tiny.recipe.fitting import Plan
+from engine.tiny.recipe.pair import HIDDEN, ids_of
+
+PLAN = Plan(steps=12_000, rate=1e-3, batch=32)
+SHAPE: dict[str, Any] = {
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (64, 128, 128),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": HIDDEN,
+    "attention_head_dim": (2, 4, 4),
+    "norm_num_groups": 16,
+}
+SCHEDULE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+UNCAPTIONED = 0.1
+"""How often a caption is left empty, for classifier-free guidance."""
+SNR = 5.0
+"""Cap of the signal-to-noise weight (Hang et al. 2023)."""
+KEPT = 100_000
+"""Latents in memory, 4 KiB each."""
+
+
+class Denoiser(nn.Module):
+    """What is trained together."""
+
+    def __init__(self, text: CLIPTextModel):
+        super().__init__()
+        self.unet = UNet2DConditionModel(**SHAPE)
+        self.unet.set_attn_processor(AttnProcessor())
+        self.text = text
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+        """The noise in latents [n, 4, 16, 16]."""
+        states = self.text(ids).last_hidden_state
+        return self.unet(noisy, timesteps, states, return_dict=False)[0].float()
+
+
+class Latents:
+    """The latents of scenes, in the denoiser's units, kept as long as there is room."""
+
+    def __init__(self, vae: AutoencoderKL, painter: scenes.Painter):
+        self._vae, self._painter = vae, painter
+        self._kept: OrderedDict[Any, Tensor] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, drawn: Sequence[scenes.Scene]) -> Tensor:
+        """[n, 4, 16, 16] float32."""
+        keys = [(scene.figures, scene.colour) for scene in drawn]
+        missing = {key: scene for key, scene in zip(keys, drawn, strict=True) if key not in self._kept}
+        if missing:
+            pixels = levels(np.stack([self._painter.paint(scene) for scene in missing.values()]))
+            encoded = self._vae.encode(pixels.to(self._vae.device)).latent_dist.mode() * self._vae.config.scaling_factor
+            self._kept.update(zip(missing, encoded, strict=True))
+        found = torch.stack([self._kept[key] for key in keys])
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+
+def spread(chance: Random, count: int, timesteps: int) -> Tensor:
+    """Timesteps spread evenly over all, each random within its share: [count]."""
+    shares = [(place + chance.random()) / count for place in range(count)]
+    return torch.tensor([int(share * timesteps) for share in shares])
+
+
+class Task:
+    """A batch of scenes to denoise."""
+
+    def __init__(self, tokenizer: CLIPTokenizer, latents: Latents, names: Sequence[str], batch: int):
+        self._tokenizer, self._latents, self._names, self._batch = tokenizer, latents, names, batch
+        self._signal = DDIMScheduler(**SCHEDULE).alphas_cumprod
+
+    def scenes(self, chance: Random) -> list[scenes.Scene]:
+        return [scenes.draw(self._names, chance) for _ in range(self._batch)]
+
+    def captions(self, drawn: Sequence[scenes.Scene], chance: Random) -> list[str]:
+        return ["" if chance.random() < UNCAPTIONED else scene.caption for scene in drawn]
+
+    def ids(self, captions: Sequence[str]) -> Tensor:
+        return ids_of(self._tokenizer, captions, whole=True)
+
+    def latents(self, drawn: Sequence[scenes.Scene]) -> Tensor:
+        return self._latents(drawn)
+
+    def noised(self, clean: Tensor, chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Noisy latents, timesteps, the noise, and the weight of each picture's error."""
+        timesteps = spread(chance, len(clean), len(self._signal))
+        signal = self._signal[timesteps][:, None, None, None].to(clean.device)
+        noise = torch.randn(clean.shape).to(clean.device)
+        ratio = signal / (1 - signal)
+        noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+        return noisy, timesteps.to(clean.device), noise, ratio.clamp(max=SNR) / ratio
+
+
+def loss(model: nn.Module, task: Task, chance: Random) -> Tensor:
+    """Weighted squared error of the predicted noise, for a batch of fresh scenes."""
+    drawn = task.scenes(chance)
+    noisy, timesteps, noise, weight = task.noised(task.latents(drawn), chance)
+    ids = task.ids(task.captions(drawn, chance)).to(noisy.device)
+    with torch.autocast(noisy.device.type, torch.bfloat16):
+        predicted = model(noisy, timesteps, ids)
+    return (weight * (predicted - noise).square()).mean()

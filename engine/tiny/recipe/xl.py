@@ -1,0 +1,89 @@
+"""The SDXL-shaped sibling: two text encoders, pooled text and size conditioning, no attention at the finest level.
+
+It begins as the base wherever the two have a tensor in common: the text states of its first encoder are the base's, and
+those of the second, the scorer's, come in through weights that begin at zero. The second encoder gives the pooled text.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+from engine import tiny
+from engine.tiny.recipe import denoiser
+from engine.tiny.recipe.fitting import Plan
+from engine.tiny.recipe.pair import HIDDEN
+
+PLAN = Plan(steps=2_500, rate=8e-4, batch=32)
+TIME = 32
+"""Width of the embedding of each of the six numbers of the size conditioning."""
+SHAPE: dict[str, Any] = denoiser.SHAPE | {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (0, 1, 1),
+    # one transformer less on the way up from the coarsest level, so that the file stays below 14 MB
+    "reverse_transformer_layers_per_block": ((1, 0), (1, 1), (0, 0)),
+    "cross_attention_dim": 2 * HIDDEN,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": TIME,
+    "projection_class_embeddings_input_dim": 6 * TIME + HIDDEN,
+}
+SIZES = torch.tensor([tiny.RESOLUTION, tiny.RESOLUTION, 0, 0, tiny.RESOLUTION, tiny.RESOLUTION])
+"""Original height and width, top and left of the crop, target height and width: always the same here."""
+
+
+class DenoiserXL(nn.Module):
+    """The UNet alone learns: both text encoders are kept."""
+
+    def __init__(self, base: UNet2DConditionModel, text: CLIPTextModel, text_2: CLIPTextModelWithProjection):
+        super().__init__()
+        self.unet = grown(base)
+        self.unet.set_attn_processor(AttnProcessor())
+        object.__setattr__(self, "_texts", (text, text_2))
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+        """The noise in latents [n, 4, 16, 16]."""
+        states, pooled = conditioning(*self._texts, ids)
+        sizes = SIZES.expand(len(noisy), -1).to(noisy.device)
+        added = {"text_embeds": pooled, "time_ids": sizes}
+        return self.unet(noisy, timesteps, states, added_cond_kwargs=added, return_dict=False)[0].float()
+
+
+@torch.no_grad()
+def conditioning(text: CLIPTextModel, text_2: CLIPTextModelWithProjection, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """States before the last layer of both encoders, side by side, and the pooled text of the second."""
+    second = text_2(ids, output_hidden_states=True)
+    first = text(ids, output_hidden_states=True)
+    return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1), second.text_embeds
+
+
+def grown(base: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The UNet with the base's weights wherever both have the same place."""
+    unet = UNet2DConditionModel(**SHAPE)
+    state = unet.state_dict()
+    for name, tensor in base.state_dict().items():
+        place = state.get(name)
+        if place is None:
+            continue
+        if tensor.dim() == 4 and place.dim() == 2:
+            tensor = tensor[..., 0, 0]
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) and tensor.shape != place.shape:
+            tensor = torch.cat([tensor, torch.zeros(len(tensor), HIDDEN)], 1)
+        if tensor.shape == place.shape:
+            state[name] = tensor
+    for name in ("add_embedding.linear_2.weight", "add_embedding.linear_2.bias"):
+        state[name] = torch.zeros_like(state[name])
+    unet.load_state_dict(state)
+    return unet
+
+
+def loss(model: DenoiserXL, task: denoiser.Task, chance: Random) -> Tensor:
+    """The base's."""
+    return denoiser.loss(model, task, chance)
