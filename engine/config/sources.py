@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.config.rules import rules
 from engine.config.schema import check, spell
-from engine.config.structs import KINDS, Job, Train
+from engine.config.structs import EMBEDDED, KINDS, Job, Train
 from engine.errors import Problem, UserError
 
 _PATHS = re.compile(
@@ -130,7 +130,7 @@ class Request:
         # Path's own functions raise for a user that does not exist, and for a name that is too long for any file
         anchored = self._folders.get(self.origin(path), Path.cwd()) / os.path.expanduser(value)
         bases = ("model.", "request.base", "request.tuned")
-        named = path.startswith(bases) and (value == "tiny" or not os.path.exists(anchored))
+        named = path.startswith(bases) and (value in EMBEDDED or not os.path.exists(anchored))
         return value if named else os.path.normpath(anchored)
 
 

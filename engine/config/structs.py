@@ -26,9 +26,18 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
     """A table of a config file."""
 
 
+EMBEDDED = ("tiny", "tiny-xl", "tiny-inpaint")
+"""The bases that come with the program."""
+
+
 class Model(Section):
     base: Annotated[
-        str, _m("base model: `tiny`, a diffusers folder, a hub id, a .safetensors or .ckpt file", min_length=1)
+        str,
+        _m(
+            f"base model: {', '.join(f'`{name}`' for name in EMBEDDED)}, a diffusers folder, a hub id, a .safetensors "
+            "or .ckpt file",
+            min_length=1,
+        ),
     ]
     vae: Annotated[str, _m("folder or file of a VAE that replaces the base's own; empty: its own", advanced=True)] = ""
     prediction: Annotated[

@@ -10,7 +10,8 @@ what lies between may cut, stack and store it, but not look into it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,17 @@ from torch import Tensor, nn
 Conditioning = dict[str, Tensor]
 Targets = dict[str, list[str]]
 """Part → paths of its modules that get an adapter."""
+
+
+class Framing(NamedTuple):
+    """How a picture to learn from was cut out of its file, in pixels, width or left edge first."""
+
+    original: tuple[int, int]
+    """The size of the whole picture."""
+    corner: tuple[int, int]
+    """Where the cut begins once the picture is scaled, as it is seen: of a mirrored one counted from its new left."""
+    size: tuple[int, int]
+    """The size of what was cut out, as the model sees it."""
 
 
 class Family(ABC):
@@ -98,7 +110,10 @@ class Family(ABC):
 
     @abstractmethod
     def tokenize(self, captions: list[str]) -> Tensor:
-        """Captions → ids with marks and padding, cut to the encoder's window: int64 on the CPU, [n, window]."""
+        """Captions → ids with marks and padding, cut to the encoder's window: int64 on the CPU, [n, window].
+
+        [n, encoders, window] of a family with several encoders.
+        """
 
     @abstractmethod
     def count_tokens(self, caption: str) -> int:
@@ -106,10 +121,18 @@ class Family(ABC):
 
     @abstractmethod
     def encode_text(self, ids: Tensor, clip_skip: int = 1) -> Conditioning:
-        """Ids from `tokenize` → conditioning. clip_skip: the layer to take, from the last (1).
+        """Ids from `tokenize` → conditioning. clip_skip: the layer to take, 1 for the one that the base was made with,
+        2 for the one before it.
 
-        Raises UserError where the text encoder has fewer layers.
+        Raises UserError where a text encoder has fewer layers.
         """
+
+    def frame(self, framings: Sequence[Framing]) -> Conditioning:
+        """What `predict` is told of pictures' sizes and cuts, to lie beside the conditioning of their captions.
+
+        Nothing, unless the base was trained with it.
+        """
+        return {}
 
     @abstractmethod
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

@@ -91,7 +91,7 @@ def _flat(value: Any) -> list[Any]:
 
 
 def build(part: str, component: Component, field: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
-    """The frozen module of a component: part is unet, vae or text_encoder. Raises UserError where weights don't fit."""
+    """The frozen module of a component: unet, vae or a text encoder. Raises UserError where the weights don't fit."""
     module = _empty(part, component.config, component.origin, field)
     places = module.state_dict()
     state: dict[str, Tensor] = {}
@@ -147,9 +147,11 @@ def _text(config: dict[str, Any]) -> nn.Module:
 
 
 def _projecting_text(config: dict[str, Any]) -> nn.Module:
-    from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
-
-    return CLIPTextModelWithProjection(_text_config(config))
+    """CLIPTextModelWithProjection without the `text_model.` that its paths still have, and with the projection's input
+    beside its output: what it is called with gives `pooler_output`, to which `text_projection` is to be applied."""
+    module = _text(config)
+    module.text_projection = nn.Linear(module.config.hidden_size, module.config.projection_dim, bias=False)
+    return module
 
 
 def _text_config(config: dict[str, Any]) -> Any:

@@ -46,7 +46,7 @@ def counter(base: str, field: str = "model.base") -> Counter:
     if source is None:
         return Counter(clip(), WINDOW)
     window = source.components["text_encoder"].config.get("max_position_embeddings", WINDOW)
-    return Counter(clip() if source.path.is_file() else saved(source.path / "tokenizer"), window)
+    return Counter(saved(source.tokenizer_folder) if source.tokenizer_folder else clip(), window)
 
 
 def clip() -> Tokenizer:

@@ -1,79 +1,128 @@
-"""A base in diffusers' layout: a folder with unet/, text_encoder/, vae/, tokenizer/ and scheduler/.
+"""A base in diffusers' layout: a folder with unet/, text_encoder/, vae/, tokenizer/ and scheduler/, and for Stable
+Diffusion XL text_encoder_2/ and tokenizer_2/.
 
-Which files of a component are read is decided here once, for folders and for what is fetched from a hub: full precision
-before fp16, safetensors before pickles, whole files and shards alike. No torch until a component is read.
+The embedded bases are the same, put together from folders that they share: `Places` says where each lies. Which files
+of a component are read is decided here once, for folders and for what is fetched from a hub: full precision before
+fp16, safetensors before pickles, whole files and shards alike. No torch until a component is read.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Problem, UserError
 from engine.formats.weights import open_weights
-from engine.models.recognise import WANTED, foreign_pipeline, foreign_unet, inpainting, not_supported
+from engine.models.recognise import TRAINED, WANTED, family_of_unet, foreign_pipeline, not_supported
 from engine.models.source import Component, Source
 from engine.models.tokenizer import VOCABULARY, WINDOW, folder_tokenizer, tokenizer_files
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-CLASSES = {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel", "vae": "AutoencoderKL"}
+_TEXT, _PROJECTING = "CLIPTextModel", "CLIPTextModelWithProjection"
+CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "text_encoder": (_TEXT, _PROJECTING),
+    "text_encoder_2": (_PROJECTING,),
+    "vae": ("AutoencoderKL",),
+}
+"""Part → the classes that its config may name, the usual one first."""
+ENCODERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+"""Text encoder → the folder of its tokenizer."""
+INDEX = "model_index.json"
+PLACES = (*CLASSES, *ENCODERS.values(), "scheduler", INDEX)
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+Places = Mapping[str, Path]
+"""Each of `PLACES` → where it lies, whether or not there is anything."""
+
+
+def parts_of(family: str) -> tuple[str, ...]:
+    """The parts that a base of a family has."""
+    return tuple(part for part in CLASSES if part != "text_encoder_2" or family == "sdxl")
+
+
+def places_of(path: Path) -> Places:
+    """Where all lies in one folder."""
+    return {name: path / name for name in PLACES}
 
 
 def open_folder(path: Path, field: str, weights: bool = True) -> Source:
-    """The base in `path`, every problem found at once. weights: False for a folder of configs only.
-
-    Raises UserError: not a diffusers folder, not an SD1.x one, an inpainting one, files missing or unreadable.
-    """
+    """The base in `path`. weights: False for a folder of configs only. Raises UserError as `open_places`, and where the
+    folder is no base at all."""
     check_layout(path, field)
-    pipeline = read_config(path / "model_index.json").get("_class_name", "") if _has_index(path) else ""
-    if name := foreign_pipeline(str(pipeline)):
+    return open_places(path, places_of(path), field, weights)
+
+
+def open_places(path: Path, places: Places, field: str, weights: bool = True) -> Source:
+    """The base that lies in these places, every problem found at once. path: what to call it.
+
+    Raises UserError: of another family, files missing or unreadable, parts that don't belong together.
+    """
+    index = read_config(places[INDEX]) if places[INDEX].is_file() else {}
+    if name := foreign_pipeline(str(index.get("_class_name", ""))):
         raise not_supported(path, field, name)
     found: dict[str, Any] = {}
     problems: list[Problem] = []
-    steps: dict[str, Callable[[], Any]] = {
-        part: partial(open_component, path / part, part, field, weights) for part in CLASSES
-    }
-    steps["scheduler"] = partial(_scheduler, path / "scheduler", field)
-    steps["tokenizer"] = partial(tokenizer_files, path / "tokenizer")
-    for name, step in steps.items():
+
+    def take(name: str, step: Callable[[], Any]) -> None:
         try:
             found[name] = step()
         except UserError as error:
-            problems += error.problems
-    if "unet" in found:
-        _check_unet(path, field, found["unet"].config)
+            problems.extend(error.problems)
+
+    take("unet", partial(open_component, places["unet"], "unet", field, weights))
+    family = family_of_unet(path, field, found["unet"].config) if "unet" in found else "sd1"
+    parts = parts_of(family)
+    for part in parts[1:]:
+        take(part, partial(open_component, places[part], part, field, weights))
+    take("scheduler", partial(_scheduler, places["scheduler"], field))
+    tokenizers = {part: folder for part, folder in ENCODERS.items() if part in parts}
+    for folder in tokenizers.values():
+        take(folder, partial(tokenizer_files, places[folder]))
     if problems:
         raise UserError(problems)
-    components = {part: found[part] for part in CLASSES}
+    components = {part: found[part] for part in parts}
     _check_fit(path, field, components)
-    text = components["text_encoder"].config
+    files = [file for part in parts for file in component_files(places[part])] if weights else []
+    files += [file for folder in tokenizers.values() for file in found[folder]]
+    files.append(places["scheduler"] / "scheduler_config.json")
+    return Source(
+        path,
+        components,
+        found["scheduler"],
+        {part: _tokenizer(places[folder], components[part].config) for part, folder in tokenizers.items()},
+        (*files, places[INDEX]) if family == "sdxl" and index else tuple(files),
+        family=family,
+        tokenizer_folder=places["tokenizer"],
+        empty_is_zero=family == "sdxl" and bool(index.get("force_zeros_for_empty_prompt", True)),
+    )
+
+
+def _tokenizer(folder: Path, text: dict[str, Any]) -> Callable[[], CLIPTokenizer]:
     window, vocabulary = text.get("max_position_embeddings", WINDOW), text.get("vocab_size", VOCABULARY)
-    tokenizer = partial(folder_tokenizer, path / "tokenizer", window, vocabulary)
-    parts = [file for part in CLASSES for file in component_files(path / part)] if weights else []
-    files = (*parts, *found["tokenizer"], path / "scheduler" / "scheduler_config.json")
-    return Source(path, components, found["scheduler"], tokenizer, files)
+    return partial(folder_tokenizer, folder, window, vocabulary)
 
 
 def open_component(folder: Path, part: str, field: str, weights: bool = True) -> Component:
     """One part of a base: its config, and its tensors under their files' names. Raises UserError."""
     config = read_config(folder / "config.json")
-    expected = CLASSES[part]
-    given = config.get("_class_name") or next(iter(config.get("architectures") or ()), expected)
-    if given not in (expected, "CLIPTextModelWithProjection" if part == "text_encoder" else expected):
+    known = CLASSES[part]
+    given = config.get("_class_name") or next(iter(config.get("architectures") or ()), known[0])
+    if given not in known:
         raise UserError(
             Problem(
                 where=str(folder / "config.json"),
                 field=field,
-                expected=f"a {expected}",
+                expected=f"a {known[0]}",
                 found=f"a {given}",
-                advice="this version trains SD1.x",
+                advice=f"this version trains {TRAINED}",
             )
         )
     if weights and not component_files(folder)[1:]:
@@ -176,13 +225,15 @@ def _scheduler(folder: Path, field: str) -> dict[str, Any]:
                 advice=f"choose another base for {field}",
             )
         )
+    if str(config.get("_class_name", "")).startswith("EDM"):
+        raise not_supported(folder / "scheduler_config.json", field, "a base with its own noise levels (EDM)")
     # diffusers' own default belongs to models of pixels; latents leave -1..1
     config.setdefault("clip_sample", False)
     return config
 
 
 def _has_index(path: Path) -> bool:
-    return (path / "model_index.json").is_file()
+    return (path / INDEX).is_file()
 
 
 def check_layout(path: Path, field: str) -> None:
@@ -206,29 +257,36 @@ def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
         return []
 
 
-def _check_unet(path: Path, field: str, config: dict[str, Any]) -> None:
-    if name := foreign_unet(config):
-        raise not_supported(path, field, name)
-    if config.get("in_channels") == 9:
-        raise inpainting(path, field)
-
-
 def _check_fit(path: Path, field: str, components: dict[str, Component]) -> None:
     """Raise UserError unless the parts of a base fit together."""
-    unet, text, vae = (components[part].config for part in ("unet", "text_encoder", "vae"))
-    pairs = (
-        ("text_encoder", "hidden_size", text.get("hidden_size", 512), unet.get("cross_attention_dim", 1280)),
-        ("vae", "latent_channels", vae.get("latent_channels", 4), unet.get("in_channels", 4)),
-    )
+    unet, vae = components["unet"].config, components["vae"].config
+    texts = {part: components[part].config for part in ENCODERS if part in components}
+    width = sum(text.get("hidden_size", 512) for text in texts.values())
+    last = list(texts)[-1]
+    given, made = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    # the UNet of an inpainting base takes a mask and a masked picture beside the noisy one
+    latents = made if given == 2 * made + 1 else given
+    pairs = [
+        (last, "hidden_size", width, unet.get("cross_attention_dim", 1280), "its UNet takes"),
+        ("vae", "latent_channels", vae.get("latent_channels", 4), latents, "its UNet takes"),
+    ]
+    if "text_encoder_2" in texts:
+        added, sizes = unet.get("projection_class_embeddings_input_dim") or 0, unet.get("addition_time_embed_dim") or 0
+        summary = texts[last].get("projection_dim", 512)
+        windows = [text.get("max_position_embeddings", WINDOW) for text in texts.values()]
+        pairs += [
+            (last, "projection_dim", summary, added - 6 * sizes, "its UNet takes"),
+            (last, "max_position_embeddings", windows[1], windows[0], "the first text encoder reads"),
+        ]
     problems = [
         Problem(
             where=str(path / part),
             field=name,
-            expected=f"{there}, which its UNet takes",
+            expected=f"{there}, which {reader}",
             found=str(here),
             advice=f"the parts of this folder do not belong together: choose {WANTED} for {field}",
         )
-        for part, name, here, there in pairs
+        for part, name, here, there, reader in pairs
         if here != there
     ]
     if problems:

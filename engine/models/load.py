@@ -34,7 +34,7 @@ def load_family(
     device: torch.device | str,
     field: str = "model.base",
 ) -> Family:
-    """Load a base, frozen: denoiser and text encoder in `dtype`, the VAE in float32, all on `device`.
+    """Load a base, frozen: denoiser and text encoders in `dtype`, the VAE in float32, all on `device`.
 
     vae: a diffusers VAE folder, a folder that has one in vae/, or a file, to replace the base's own. prediction: `auto`
     (the base's own marks), `epsilon` or `v`. Raises UserError for whatever is wrong with the base or the VAE.
@@ -43,6 +43,7 @@ def load_family(
 
     from engine.models.build import build
     from engine.models.sd1 import SD1
+    from engine.models.sdxl import SDXL
 
     kind, source = find(base, field, weights=True)
     identity = Identity(base if kind in ("hub", "embedded") else source.path.name, source.files, kind == "file")
@@ -65,15 +66,16 @@ def load_family(
         part: build(part, component, field, torch.float32 if part == "vae" else dtype, device)
         for part, component in source.components.items()
     }
-    return SD1(source, modules, identity, describe(base, kind))
+    kind_of = {"sd1": SD1, "sdxl": SDXL}[source.family]
+    return kind_of(source, modules, identity, describe(base, kind, source.family))
 
 
 def _with_vae(source: Source, identity: Identity, vae: str, section: str) -> tuple[Source, Identity]:
     """The base with another VAE in place of its own. Raises UserError where the two don't fit."""
     field = f"{section}.vae" if section else "vae"
-    component, files = _open_vae(vae, field)
+    component, files = _open_vae(vae, field, source.family)
     changed = replace(source, components=source.components | {"vae": component})
-    latents = source.components["unet"].config["in_channels"], source.downscale
+    latents = source.latent_channels, source.downscale
     given = component.config.get("latent_channels", 4), changed.downscale
     if latents != given:
         raise UserError(
@@ -88,13 +90,13 @@ def _with_vae(source: Source, identity: Identity, vae: str, section: str) -> tup
     return changed, replace(identity, vae=Path(vae).name, vae_files=files)
 
 
-def _open_vae(vae: str, field: str) -> tuple[Component, tuple[Path, ...]]:
+def _open_vae(vae: str, field: str, family: str) -> tuple[Component, tuple[Path, ...]]:
     path, kind = look(vae)
     if kind == "folder":
         folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
         return open_component(folder, "vae", field), component_files(folder)
     if kind == "file":
-        return open_single_vae(path, field), (path,)
+        return open_single_vae(path, field, family), (path,)
     raise UserError(
         Problem(
             where=vae,

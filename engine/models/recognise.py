@@ -13,30 +13,17 @@ from typing import Any
 from engine.errors import Problem, UserError
 from engine.formats.container import TensorInfo
 
-WANTED = "a Stable Diffusion 1.x base"
+TRAINED = "SD1.x and SDXL"
+WANTED = "a Stable Diffusion 1.x or XL base"
 
 
 def not_supported(where: Path | str, field: str, name: str) -> UserError:
     """The refusal of a base of another family."""
-    advice = f"{name} is not supported yet: this version trains SD1.x"
+    advice = f"{name} is not supported yet: this version trains {TRAINED}"
     return UserError(Problem(where=str(where), field=field, expected=WANTED, found=name, advice=advice))
 
 
-def inpainting(where: Path | str, field: str) -> UserError:
-    """The refusal of a base whose UNet also reads a mask and a masked image."""
-    return UserError(
-        Problem(
-            where=str(where),
-            field=field,
-            expected=f"{WANTED} whose UNet has 4 input channels",
-            found="9 input channels: an inpainting base",
-            advice="this base needs inpainting training, which is not supported yet: choose the base it was made from",
-        )
-    )
-
-
 _PIPELINES = (
-    ("StableDiffusionXL", "Stable Diffusion XL"),
     ("StableDiffusion3", "Stable Diffusion 3"),
     ("Flux2", "FLUX.2"),
     ("Flux", "FLUX.1"),
@@ -50,7 +37,7 @@ _PIPELINES = (
 
 
 def foreign_pipeline(pipeline: str) -> str | None:
-    """The family of a diffusers pipeline class, unless its UNet has to tell (SD1 and SD2 share their classes)."""
+    """The family of a diffusers pipeline class, unless its UNet has to tell (SD1, SD2 and variants of SDXL)."""
     for start, name in _PIPELINES:
         if pipeline.startswith(start):
             return name
@@ -58,27 +45,38 @@ def foreign_pipeline(pipeline: str) -> str | None:
     return None if known else pipeline.removesuffix("Pipeline")
 
 
-def foreign_unet(config: Mapping[str, Any]) -> str | None:
-    """What a UNet is by its config, where it is no Stable Diffusion 1."""
-    if config.get("addition_embed_type") == "text_time":
-        return "Stable Diffusion XL"
-    if config.get("cross_attention_dim") == 1024 or config.get("use_linear_projection"):
-        return "Stable Diffusion 2"
-    if config.get("cross_attention_dim") == 2048:
-        return "Stable Diffusion XL"
+def family_of_unet(where: Path | str, field: str, config: Mapping[str, Any]) -> str:
+    """`sd1` or `sdxl`, by a UNet's config. Raises UserError where it is another."""
+    if name := _foreign_unet(config):
+        raise not_supported(where, field, name)
+    return "sdxl" if config.get("addition_embed_type") == "text_time" else "sd1"
+
+
+def _foreign_unet(config: Mapping[str, Any]) -> str | None:
+    """What a UNet is by its config, where it is none that can be trained."""
+    xl = config.get("addition_embed_type") == "text_time"
     if config.get("time_cond_proj_dim"):
         return "a guidance-distilled (LCM) UNet"
-    if any(config.get(name) for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim")):
+    if xl and config.get("cross_attention_dim") == 1280:
+        return _REFINER
+    if not xl and config.get("cross_attention_dim") == 2048:
+        return "a UNet of Stable Diffusion XL's width without its conditions"
+    if not xl and (config.get("cross_attention_dim") == 1024 or config.get("use_linear_projection")):
+        return "Stable Diffusion 2"
+    more = ("class_embed_type", "num_class_embeds", "encoder_hid_dim", *(() if xl else ("addition_embed_type",)))
+    if any(config.get(name) for name in more):
         return "a UNet with more conditions than text"
     return None
 
 
+_REFINER = "the refiner of Stable Diffusion XL"
 _FILES = (
-    (r"conditioner\.embedders\.", "Stable Diffusion XL"),
+    (r"conditioner\.embedders\.0\.model\.", _REFINER),
     (r"(model\.diffusion_model\.)?joint_blocks\.", "Stable Diffusion 3"),
     (r"(model\.diffusion_model\.)?double_blocks\.", "FLUX"),
     (r"cond_stage_model\.model\.", "Stable Diffusion 2"),
-    (r"model\.diffusion_model\.label_emb\.", "Stable Diffusion XL"),
+    (r"model\.diffusion_model\.label_emb\.weight", "an upscaler or another UNet with labels"),
+    (r"(edm_mean|edm_vpred\.)", "a base with its own noise levels (EDM)"),
 )
 """Keys by which a checkpoint of another family gives itself away."""
 
@@ -100,14 +98,18 @@ _OTHERS = (
 """Keys of files that are no base model at all."""
 
 
-def check_file(where: Path, field: str, names: Iterable[str]) -> None:
-    """Raise UserError unless a single file with these keys holds an LDM checkpoint of SD1's kind."""
+def trained_family_of_file(where: Path, field: str, names: Iterable[str]) -> str:
+    """`sd1` or `sdxl`: the family of a single file with these keys, unless its UNet's config tells otherwise.
+
+    Raises UserError for what is no LDM checkpoint, or one of another family.
+    """
     names = tuple(names)
     for pattern, family in _FILES:
         if any(re.match(pattern, name) for name in names):
             raise not_supported(where, field, family)
     if not _has_unet(names):
         raise _no_base(where, field, names, WANTED)
+    return "sdxl" if any(re.match(r"model\.diffusion_model\.label_emb\.", name) for name in names) else "sd1"
 
 
 def _has_unet(names: Iterable[str]) -> bool:
@@ -132,7 +134,7 @@ READABLE = "a Stable Diffusion 1, 2 or XL model"
 _UNREADABLE = (
     (r"(model\.diffusion_model\.)?joint_blocks\.", "Stable Diffusion 3"),
     (r"(model\.diffusion_model\.)?double_blocks\.", "FLUX"),
-    (r"conditioner\.embedders\.0\.model\.", "the refiner of Stable Diffusion XL"),
+    (r"conditioner\.embedders\.0\.model\.", _REFINER),
     (r"model\.diffusion_model\.label_emb\.weight", "an upscaler or another UNet with labels"),
     (r"(edm_mean|edm_vpred\.)", "Playground 2.5 or another model with its own noise levels"),
 )
@@ -160,8 +162,7 @@ _TEXTS = {"cond_stage_model.transformer.": "sd1", "cond_stage_model.model.": "sd
 
 def family_of_folder(where: Path, field: str, pipeline: str, unet: Mapping[str, Any]) -> str:
     """`sd1`, `sd2` or `sdxl`: the family of a folder, by pipeline class and UNet config. Raises UserError."""
-    foreign = foreign_pipeline(pipeline)
-    if foreign and not pipeline.startswith("StableDiffusionXL"):
+    if foreign := foreign_pipeline(pipeline):
         raise _unreadable(where, field, foreign)
     if unet.get("addition_embed_type") == "text_time":
         return "sdxl"

@@ -1,7 +1,7 @@
 """Which base is meant by a name, and its facts, before anything heavy is loaded.
 
-A name is, in this order: `tiny`, a path that exists, a hub id; the order matters, since `owner/name` may be a folder
-here. Reads configs and headers only; no torch.
+A name is, in this order: an embedded base's (`tiny` …), a path that exists, a hub id; the order matters, since
+`owner/name` may be a folder here. Reads configs and headers only; no torch.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from engine import tiny
+from engine.config.structs import EMBEDDED
 from engine.errors import Problem, UserError
 from engine.formats.weights import SUFFIXES
-from engine.models import hub
-from engine.models.folder import files_in, open_folder
+from engine.models import embedded, hub
+from engine.models.folder import files_in, open_folder, open_places
 from engine.models.single import open_single
 from engine.models.source import Source
-
-EMBEDDED = "tiny"
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class BaseFacts:
     path: Path
     """The folder or file that it was resolved to."""
     family: str
-    """`sd1`"""
+    """`sd1` or `sdxl`."""
     title: str
     default_resolution: int
     """Side of the square pictures that it was made for, in pixels."""
@@ -44,24 +42,29 @@ class BaseFacts:
 
 
 def resolve_base(base: str, field: str = "model.base") -> BaseFacts:
-    """The facts of a base: `tiny`, a diffusers folder, a hub id, or a .safetensors or .ckpt file.
+    """The facts of a base: an embedded one, a diffusers folder, a hub id, or a .safetensors or .ckpt file.
 
-    Of a hub id not in the local cache the configs are fetched. Raises UserError for anything that is no SD1.x base.
+    Of a hub id not in the local cache the configs are fetched. Raises UserError for anything that can't be trained.
     """
     kind, source = find(base, field, weights=False)
-    title = describe(base, kind)
-    return BaseFacts(base, kind, source.path, "sd1", title, source.resolution, source.size_step, source.prediction)
+    title = describe(base, kind, source.family)
+    return BaseFacts(
+        base, kind, source.path, source.family, title, source.resolution, source.size_step, source.prediction
+    )
 
 
-def describe(base: str, kind: str) -> str:
+def describe(base: str, kind: str, family: str) -> str:
     """A base in words, for people."""
-    return "the embedded tiny base" if kind == "embedded" else f"Stable Diffusion 1.x ({Path(base).name})"
+    if kind == "embedded":
+        return f"the embedded {base} base"
+    return f"{'Stable Diffusion XL' if family == 'sdxl' else 'Stable Diffusion 1.x'} ({Path(base).name})"
 
 
 def find(base: str, field: str, weights: bool) -> tuple[str, Source]:
     """The kind of a base and where its parts lie. weights: whether a hub's weights are needed too. Raises UserError."""
-    if base == EMBEDDED:
-        return "embedded", open_folder(tiny.FOLDER, field)
+    if base in EMBEDDED:
+        places = embedded.places(base, field)
+        return "embedded", open_places(embedded.home(base), places, field, weights)
     path, kind = look(base)
     if kind == "folder":
         return kind, open_folder(path, field)
@@ -74,7 +77,8 @@ def find(base: str, field: str, weights: bool) -> tuple[str, Source]:
         Problem(
             where=base,
             field=field,
-            expected=f"{EMBEDDED}, a diffusers folder, a hub id (owner/name), or a .safetensors or .ckpt file",
+            expected=f"{', '.join(EMBEDDED)}, a diffusers folder, a hub id (owner/name), "
+            "or a .safetensors or .ckpt file",
             found="nothing of that name",
             advice="check the path" + (f"; beside it there is {near[0]}" if near else ""),
         )
@@ -95,7 +99,7 @@ def find_here(base: str, field: str) -> Source | None:
 def on_hub(base: str) -> bool:
     """Whether a name can only be a hub id: nothing of that name lies here."""
     path, kind = look(base)
-    named = base != EMBEDDED and not kind and hub.is_hub_id(base)
+    named = base not in EMBEDDED and not kind and hub.is_hub_id(base)
     return named and path.suffix.lower() not in SUFFIXES
 
 

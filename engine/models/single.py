@@ -1,13 +1,13 @@
-"""A base in one file: an LDM checkpoint of Stable Diffusion 1, loaded without any config from elsewhere.
+"""A base in one file: an LDM checkpoint of Stable Diffusion 1 or XL, loaded without any config from elsewhere.
 
-Names and shapes decide everything (`ldm` has the maps); what the file predicts is told by its own marks. Keys that
-belong to none of the three parts are left out and named in a notice. No torch until a component is read.
+Names and shapes decide everything (`checkpoints.layout` has the maps); what the file predicts is told by its own marks.
+Keys that belong to none of the parts are left out and named in a notice. No torch until a component is read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,39 +16,56 @@ from engine.errors import Problem, UserError
 from engine.formats.container import TensorInfo, listed
 from engine.formats.weights import Weights, open_weights
 from engine.models import ldm
-from engine.models.recognise import check_file, foreign_unet, inpainting, not_supported
+from engine.models.checkpoints.layout import LAYOUTS, Layout, Place, added_dimensions
+from engine.models.checkpoints.recipe import Recipe
+from engine.models.folder import ENCODERS
+from engine.models.recognise import family_of_unet, trained_family_of_file
 from engine.models.source import Component, Source
 from engine.models.tokenizer import VOCABULARY, clip_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-PREFIXES = {"unet": ldm.UNET, "text_encoder": ldm.TEXT, "vae": ldm.VAE}
+Described = tuple[dict[str, Any], dict[str, Recipe]]
+"""A part's config, and how each tensor of its module is made of the file's."""
 
 
 def open_single(path: Path, field: str) -> Source:
-    """The base in a .safetensors or .ckpt file. Raises UserError where it is no SD1.x base, or not a whole one."""
+    """The base in a .safetensors or .ckpt file. Raises UserError where it is none that can be trained, or not whole."""
     weights = open_weights(path)
-    check_file(path, field, weights.tensors)
-    configs: dict[str, tuple[dict[str, Any], dict[str, str]]] = {}
-    for part, describe in _PARTS.items():
-        if any(key.startswith(PREFIXES[part]) for key in weights.tensors):
-            configs[part] = _described(weights, part, field, describe)
-    _check(path, field, weights, configs)
-    components = {part: _component(weights, config, names) for part, (config, names) in configs.items()}
-    window = configs["text_encoder"][0]["max_position_embeddings"]
+    family = trained_family_of_file(path, field, weights.tensors)
+    layout = LAYOUTS[family]
+    parts = {
+        part: _described(weights, layout, part, field)
+        for part, place in layout.places.items()
+        if any(key.startswith(place.prefix) for key in weights.tensors)
+    }
+    configs = {part: config for part, (config, _) in parts.items()}
+    if "text_encoder_2" in configs:
+        configs["unet"] |= added_dimensions(configs["unet"], configs["text_encoder_2"])
+    _check(path, field, layout, configs)
     return Source(
         path,
-        components,
+        {part: _component(weights, *described) for part, described in parts.items()},
         ldm.SCHEDULE | marked(weights),
-        partial(clip_tokenizer, window),
+        {part: _tokenizer(layout, part, configs[part]) for part in ENCODERS if part in configs},
         (path,),
-        _notices(weights, [names for _, names in configs.values()]),
+        _notices(weights, [recipes.values() for _, recipes in parts.values()]),
+        family=family,
+        empty_is_zero=family == "sdxl",
     )
 
 
-def open_single_vae(path: Path, field: str) -> Component:
-    """A VAE in a file of its own: LDM's keys with or without their prefix. Raises UserError."""
+def _tokenizer(layout: Layout, part: str, config: dict[str, Any]) -> partial[CLIPTokenizer]:
+    return partial(clip_tokenizer, config["max_position_embeddings"], layout.pads[ENCODERS[part]])
+
+
+def open_single_vae(path: Path, field: str, family: str) -> Component:
+    """A VAE in a file of its own, for a base of this family: LDM's keys with or without their prefix.
+
+    Raises UserError.
+    """
     weights = open_weights(path)
     prefix = ldm.VAE if any(key.startswith(ldm.VAE) for key in weights.tensors) else ""
     if f"{prefix}encoder.down.0.block.0.conv1.weight" not in weights.tensors:
@@ -56,86 +73,69 @@ def open_single_vae(path: Path, field: str) -> Component:
             Problem(
                 where=str(path),
                 field=field,
-                expected="a VAE in the layout of Stable Diffusion 1 checkpoints",
+                expected="a VAE in the layout of Stable Diffusion checkpoints",
                 found=f"{len(weights.tensors)} tensors, such as {listed(weights.tensors, 1)}",
                 advice="choose a VAE file, or the diffusers folder that has its config.json",
             )
         )
-    config, names = _described(weights, "vae", field, _vae, prefix)
-    return _component(weights, config, names)
+    return _component(weights, *_described(weights, LAYOUTS[family], "vae", field, prefix))
 
 
-# ---- the three parts
+# ---- the parts
 
 
-def _unet(shapes: ldm.Header) -> tuple[dict[str, Any], Callable[[str], str | None]]:
-    config = ldm.unet_config(shapes) | {"sample_size": 64}
-    return config, partial(ldm.unet_name, layers=config["layers_per_block"])
-
-
-def _text(shapes: ldm.Header) -> tuple[dict[str, Any], Callable[[str], str | None]]:
-    return ldm.text_config({ldm.text_name(key): info for key, info in shapes.items()}), ldm.text_name
-
-
-def _vae(shapes: ldm.Header) -> tuple[dict[str, Any], Callable[[str], str | None]]:
-    config = ldm.vae_config(shapes)
-    return config, partial(ldm.vae_name, levels=len(config["block_out_channels"]))
-
-
-_PARTS = {"unet": _unet, "text_encoder": _text, "vae": _vae}
-
-
-def _described(
-    weights: Weights, part: str, field: str, describe: Callable, prefix: str | None = None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The config of a part, and the module's names of its keys in the file: `file's key → name`."""
-    prefix = PREFIXES[part] if prefix is None else prefix
+def _described(weights: Weights, layout: Layout, part: str, field: str, prefix: str | None = None) -> Described:
+    """A part of a file, whose keys begin with `prefix`, or with what they usually begin with."""
+    place: Place = layout.places[part]
+    prefix = place.prefix if prefix is None else prefix
     shapes: dict[str, TensorInfo] = {
-        key.removeprefix(prefix): info for key, info in weights.tensors.items() if key.startswith(prefix)
+        key.removeprefix(prefix): info
+        for key, info in weights.tensors.items()
+        if key.startswith(prefix) and not ldm.is_dropped(key)
     }
     try:
-        config, name = describe(shapes)
+        config = place.kind.config(shapes)
+        recipes = place.kind.read(shapes, config)
     except (KeyError, IndexError, ValueError, StopIteration) as error:
         missing = prefix + str(error.args[0]) if isinstance(error, KeyError) else f"parts of {prefix}"
         raise UserError(
             Problem(
                 where=str(weights.path),
                 field=field,
-                expected="a whole Stable Diffusion 1.x checkpoint",
+                expected=f"a whole {layout.title} checkpoint",
                 found=f"no {missing}",
                 advice="the file is incomplete: download or convert it again",
             )
         ) from error
-    names = {prefix + key: name(key) for key in shapes if not ldm.is_dropped(prefix + key)}
-    return config, {key: name for key, name in names.items() if name}
+    config |= layout.defaults(part, config, "epsilon")
+    return config, {name: recipe.of(prefix) for name, recipe in recipes.items()}
 
 
-def _component(weights: Weights, config: dict[str, Any], names: dict[str, str]) -> Component:
+def _component(weights: Weights, config: dict[str, Any], recipes: dict[str, Recipe]) -> Component:
     def read() -> Iterator[tuple[str, Tensor]]:
-        for key, tensor in weights.load(names):
-            yield names[key], tensor
+        reader = weights.reader()
+        for name, recipe in recipes.items():
+            yield name, recipe.make(reader)
 
     return Component(config, weights.path, read)
 
 
-def _check(path: Path, field: str, weights: Weights, configs: dict[str, tuple[dict[str, Any], dict[str, str]]]) -> None:
-    """Raise UserError unless UNet and text encoder are there and are SD1's."""
-    unet = configs["unet"][0]
-    if name := foreign_unet(unet):
-        raise not_supported(path, field, name)
-    if unet["in_channels"] == 9:
-        raise inpainting(path, field)
-    text = configs.get("text_encoder", ({},))[0]
-    wrong: list[tuple[str, str]] = []
-    if not text:
-        wrong.append(("a text encoder (cond_stage_model.transformer.…)", "none"))
-    else:
-        if text["hidden_size"] != unet["cross_attention_dim"]:
-            wrong.append((f"a text encoder of width {unet['cross_attention_dim']}", f"one of {text['hidden_size']}"))
-        if text["vocab_size"] < VOCABULARY:
-            wrong.append((f"CLIP's vocabulary of {VOCABULARY} tokens", f"one of {text['vocab_size']}"))
+def _check(path: Path, field: str, layout: Layout, configs: dict[str, dict[str, Any]]) -> None:
+    """Raise UserError unless UNet and text encoders are there and belong together."""
+    unet = configs["unet"]
+    family_of_unet(path, field, unet)
+    texts = {part: place for part, place in layout.places.items() if part in ENCODERS}
+    wrong = [(f"a text encoder ({place.prefix}…)", "none") for part, place in texts.items() if part not in configs]
+    if not wrong:
+        width, wanted = sum(configs[part]["hidden_size"] for part in texts), unet["cross_attention_dim"]
+        if width != wanted:
+            kind = "a text encoder" if len(texts) == 1 else "text encoders, together"
+            wrong.append((f"{kind} of width {wanted}", f"one of {width}" if len(texts) == 1 else str(width)))
+        for part in texts:
+            if configs[part]["vocab_size"] < VOCABULARY:
+                wrong.append((f"CLIP's vocabulary of {VOCABULARY} tokens", f"one of {configs[part]['vocab_size']}"))
     if wrong:
-        advice = "choose a whole Stable Diffusion 1.x checkpoint, or a diffusers folder"
+        advice = f"choose a whole {layout.title} checkpoint, or a diffusers folder"
         raise UserError(
             Problem(where=str(path), field=field, expected=expected, found=found, advice=advice)
             for expected, found in wrong
@@ -176,8 +176,8 @@ def _yaml_says_v(path: Path) -> bool:
     return re.search(r"""^\s*parameterization:\s*["']?v["']?\s*$""", text, re.MULTILINE) is not None
 
 
-def _notices(weights: Weights, taken: list[dict[str, str]]) -> tuple[str, ...]:
-    known = {key for names in taken for key in names}
+def _notices(weights: Weights, taken: list[Iterable[Recipe]]) -> tuple[str, ...]:
+    known = {key for recipes in taken for recipe in recipes for key in recipe.sources}
     strangers = [key for key in weights.tensors if key not in known and not ldm.is_dropped(key)]
     if not strangers:
         return ()

@@ -1,7 +1,7 @@
 """The sizes of bases that are known without building them: of their pictures, latents and adapters. No torch.
 
 A host tells how much disk a run needs while its form is being filled in. Which modules a target set holds is
-`sd1.TARGETS`' to say: a test builds the bases and holds these figures against it.
+`stable`'s to say: a test builds the bases and holds these figures against it.
 """
 
 from __future__ import annotations
@@ -67,4 +67,4 @@ def base_of(source: Source) -> Base:
     widths = tuple(unet["block_out_channels"])
     layers, context = unet.get("layers_per_block"), unet.get("cross_attention_dim")
     known = _KNOWN.get((widths, layers, context, text.get("hidden_size"), text.get("num_hidden_layers")))
-    return Base(source.resolution, source.size_step, source.downscale, unet.get("in_channels", 4), known)
+    return Base(source.resolution, source.size_step, source.downscale, source.latent_channels, known)

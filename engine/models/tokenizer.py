@@ -21,6 +21,7 @@ WINDOW = 77
 """Tokens that CLIP's text encoders read, the marks of begin and end included."""
 VOCABULARY = 49_408
 """Entries: 256 bytes, 256 bytes that end a word, 48,894 merges and the two marks."""
+END = "<|endoftext|>"
 
 
 def byte_letters() -> list[str]:
@@ -38,16 +39,17 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, ...]]]:
     merges = [tuple(line.split()) for line in gzip.decompress(MERGES.read_bytes()).decode().splitlines()]
     letters = byte_letters()
     entries = [*letters, *(letter + "</w>" for letter in letters), *(first + second for first, second in merges)]
-    entries += ["<|startoftext|>", "<|endoftext|>"]
+    entries += ["<|startoftext|>", END]
     return {entry: number for number, entry in enumerate(entries)}, merges
 
 
-def clip_tokenizer(window: int = WINDOW) -> CLIPTokenizer:
-    """The tokenizer of OpenAI's CLIP, which every Stable Diffusion 1 file was trained with."""
+def clip_tokenizer(window: int = WINDOW, pad: str = END) -> CLIPTokenizer:
+    """The tokenizer of OpenAI's CLIP, which every Stable Diffusion file was trained with. pad: as in
+    `write_clip_tokenizer`."""
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     vocabulary, merges = clip_vocabulary()
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=window)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=window, pad_token=pad)
 
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
@@ -103,8 +105,7 @@ def write_clip_tokenizer(folder: Path, pad: str, window: int = WINDOW) -> None:
     pad: the entry that fills up captions, `<|endoftext|>` for OpenAI's encoders and `!`, whose id is 0, for OpenCLIP's.
     """
     entries, merges = clip_vocabulary()
-    end = "<|endoftext|>"
-    marks = {"bos_token": "<|startoftext|>", "eos_token": end, "pad_token": pad, "unk_token": end}
+    marks = {"bos_token": "<|startoftext|>", "eos_token": END, "pad_token": pad, "unk_token": END}
     config = {
         "tokenizer_class": "CLIPTokenizer",
         "model_max_length": window,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from engine import tiny
+from engine.config.structs import EMBEDDED
 from engine.errors import Problem, UserError
 from engine.lora.compose import Base
-from engine.models import hub
+from engine.models import embedded, hub
 from engine.models.checkpoints.opening import Checkpoint, open_checkpoint
-from engine.models.resolve import EMBEDDED, look, on_hub
+from engine.models.resolve import look, on_hub
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 """Parts that adapters are for."""
@@ -29,9 +29,9 @@ _SAID = {
 
 
 def open_model(name: str, field: str) -> Checkpoint:
-    """The model called `tiny`, in a folder or file, or on a hub; the UNet has to be there. Raises UserError."""
-    if name == EMBEDDED:
-        return open_checkpoint(Path(str(tiny.FOLDER)), field, whole=False)
+    """The model that is embedded, in a folder or file, or on a hub; the UNet has to be there. Raises UserError."""
+    if name in EMBEDDED:
+        return open_checkpoint(embedded.home(name), field, whole=False, places=embedded.places(name, field))
     path, kind = look(name)
     if kind:
         return open_checkpoint(path, field, whole=False)

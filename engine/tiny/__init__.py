@@ -11,6 +11,20 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "base"
 
+_PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler", "model_index.json")
+BASES: dict[str, dict[str, Path]] = {
+    "tiny": {part: FOLDER / part for part in _PARTS},
+    "tiny-xl": {part: FOLDER / part for part in _PARTS}
+    | {
+        "unet": FOLDER.with_name("xl") / "unet",
+        "model_index.json": FOLDER.with_name("xl") / "model_index.json",
+        "text_encoder_2": FOLDER.with_name("scorer") / "text_encoder",
+        "tokenizer_2": FOLDER / "tokenizer",
+    },
+    "tiny-inpaint": {part: FOLDER / part for part in _PARTS} | {"unet": FOLDER.with_name("inpaint") / "unet"},
+}
+"""The embedded bases: part → the folder or file that it lies in. They share what does not differ."""
+
 RESOLUTION = 64
 """Side of the square images that it was trained on, in pixels."""
 

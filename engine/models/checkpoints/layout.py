@@ -166,3 +166,12 @@ LAYOUTS = {
         {"tokenizer": _OWN_END, "tokenizer_2": _ZERO},
     ),
 }
+
+
+def added_dimensions(unet: Mapping[str, Any], projecting: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config of SDXL's UNet says of its other conditions, by that of its projecting text encoder.
+
+    They are the pooled text, and six sizes of the picture as so many sines and cosines each.
+    """
+    width = unet.get("projection_class_embeddings_input_dim")
+    return {"addition_time_embed_dim": (width - projecting["projection_dim"]) // 6} if width else {}

@@ -17,9 +17,9 @@ from engine.errors import Problem, UserError
 from engine.formats.container import TensorInfo, listed
 from engine.formats.weights import Weights, open_weights
 from engine.models import ldm
-from engine.models.checkpoints.layout import LAYOUTS, Layout, Place
+from engine.models.checkpoints.layout import LAYOUTS, Layout, Place, added_dimensions
 from engine.models.checkpoints.recipe import Header, Recipe, same, shaped
-from engine.models.folder import check_layout, component_files, read_config
+from engine.models.folder import INDEX, Places, check_layout, component_files, places_of, read_config
 from engine.models.recognise import READABLE, family_of_file, family_of_folder
 from engine.models.single import marked
 
@@ -76,12 +76,13 @@ class Checkpoint:
         return LAYOUTS[self.family]
 
 
-def open_checkpoint(path: Path, field: str = "", whole: bool = True) -> Checkpoint:
+def open_checkpoint(path: Path, field: str = "", whole: bool = True, places: Places | None = None) -> Checkpoint:
     """The model in a diffusers folder or a single file.
 
-    whole: whether every part of its family has to be there; otherwise the UNet does. Raises UserError.
+    places: where the parts of a folder lie, if not in it. whole: whether every part of its family has to be there;
+    otherwise the UNet does. Raises UserError.
     """
-    checkpoint = _folder(path, field) if path.is_dir() else _file(path, field)
+    checkpoint = _folder(path, places or places_of(path), field) if path.is_dir() else _file(path, field)
     missing = [part for part in checkpoint.layout.places if part not in checkpoint.parts]
     if whole and missing:
         raise UserError(
@@ -137,10 +138,7 @@ def _part_of_file(weights: Weights, place: Place, shapes: Header, field: str) ->
                 advice="the file is incomplete: download or convert it again",
             )
         ) from error
-    prefixed = {
-        name: Recipe(recipe.info, tuple(place.prefix + key for key in recipe.sources), recipe.rows, recipe.turned)
-        for name, recipe in named.items()
-    }
+    prefixed = {name: recipe.of(place.prefix) for name, recipe in named.items()}
     used = {key for recipe in prefixed.values() for key in recipe.sources}
     return Part(config, prefixed, {key: weights for key in used}), used
 
@@ -159,11 +157,8 @@ def complete_configs(layout: Layout, parts: dict[str, Part], scheduler: Mapping[
     """Add to the configs what shapes of one part don't tell."""
     for name, part in parts.items():
         part.config.update(layout.defaults(name, part.config, scheduler.get("prediction_type", "epsilon")))
-    unet, projecting = parts["unet"].config, parts.get("text_encoder_2")
-    if projecting and "projection_class_embeddings_input_dim" in unet:
-        # the pooled text, and six sizes of the picture as so many sines and cosines each
-        rest = unet["projection_class_embeddings_input_dim"] - projecting.config["projection_dim"]
-        unet["addition_time_embed_dim"] = rest // 6
+    if projecting := parts.get("text_encoder_2"):
+        parts["unet"].config.update(added_dimensions(parts["unet"].config, projecting.config))
 
 
 def _left_out(keys: Iterable[str]) -> tuple[str, ...]:
@@ -185,25 +180,25 @@ def _kind_of(key: str) -> str:
 # ---- folders
 
 
-def _folder(path: Path, field: str) -> Checkpoint:
+def _folder(path: Path, places: Places, field: str) -> Checkpoint:
     check_layout(path, field)
-    index = path / "model_index.json"
+    index = places[INDEX]
     pipeline = read_config(index).get("_class_name") if index.is_file() else ""
-    family = family_of_folder(path, field, str(pipeline or ""), read_config(path / "unet" / "config.json"))
+    family = family_of_folder(path, field, str(pipeline or ""), read_config(places["unet"] / "config.json"))
     parts: dict[str, Part] = {}
     problems: list[Problem] = []
     left_out: list[str] = []
     for part in LAYOUTS[family].places:
-        if not (path / part).is_dir():
+        if not places[part].is_dir():
             continue
         try:
-            parts[part], dropped = _part_of_folder(path / part, field)
+            parts[part], dropped = _part_of_folder(places[part], field)
             left_out += _left_out(f"{part}.{key}" for key in dropped)
         except UserError as error:
             problems += error.problems
     if problems:
         raise UserError(problems)
-    schedule = path / "scheduler" / "scheduler_config.json"
+    schedule = places["scheduler"] / "scheduler_config.json"
     scheduler = read_config(schedule) if schedule.is_file() else dict(LAYOUTS[family].scheduler)
     first = next(iter(parts["unet"].files.values()))
     return Checkpoint(path, family, None, parts, scheduler, first.metadata, tuple(left_out))

@@ -8,7 +8,7 @@ are made from headers alone, so no torch until one is followed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from engine.formats.container import TensorInfo
@@ -40,6 +40,10 @@ class Recipe:
         sources = [load(name) for name in self.sources]
         part = self._taken(sources[0] if len(sources) == 1 else torch.cat(sources))
         return (part.t() if self.turned else part).reshape(self.info.shape)
+
+    def of(self, prefix: str) -> Recipe:
+        """The same of names that have a prefix."""
+        return replace(self, sources=tuple(prefix + name for name in self.sources))
 
     def place(self, whole: Tensor) -> Tensor:
         """The part of the one source that the tensor is, as a view of it in the tensor's dimensions, to be written to.

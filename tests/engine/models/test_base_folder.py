@@ -184,8 +184,7 @@ def test_resolving_a_base_imports_neither_torch_nor_diffusers():
 @pytest.mark.parametrize(
     ("pipeline", "said"),
     [
-        ("StableDiffusionXLPipeline", "Stable Diffusion XL is not supported yet: this version trains SD1.x"),
-        ("StableDiffusion3Pipeline", "Stable Diffusion 3 is not"),
+        ("StableDiffusion3Pipeline", "Stable Diffusion 3 is not supported yet: this version trains SD1.x and SDXL"),
         ("FluxPipeline", "FLUX.1 is not"),
         ("SomethingNewPipeline", "SomethingNew is not"),
     ],
@@ -198,12 +197,18 @@ def test_another_pipeline_is_refused_by_its_name(folder, pipeline, said):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"cross_attention_dim": 1024}, "Stable Diffusion 2 is not supported yet: this version trains SD1.x"),
+        ({"cross_attention_dim": 1024}, "Stable Diffusion 2 is not supported yet: this version trains SD1.x and"),
         ({"use_linear_projection": True}, "Stable Diffusion 2"),
-        ({"addition_embed_type": "text_time"}, "Stable Diffusion XL"),
+        ({"addition_embed_type": "text_time"}, "text_encoder_2/config.json: expected a readable file"),
+        (
+            {"addition_embed_type": "text_time", "cross_attention_dim": 1280},
+            "the refiner of Stable Diffusion XL is not",
+        ),
+        ({"addition_embed_type": "text"}, "more conditions than text"),
+        ({"cross_attention_dim": 2048}, "without its conditions"),
         ({"time_cond_proj_dim": 256}, "LCM"),
         ({"class_embed_type": "timestep"}, "more conditions than text"),
-        ({"in_channels": 9}, "this base needs inpainting training"),
+        ({"in_channels": 9}, "conv_in.weight is [64, 4, 3, 3], not [64, 9, 3, 3]"),
         ({"in_channels": 5}, "latent_channels: expected 5, which its UNet takes; found 4"),
         ({"cross_attention_dim": 96}, "hidden_size: expected 96, which its UNet takes; found 128"),
         ({"_class_name": "UNetSpatioTemporalConditionModel"}, "expected a UNet2DConditionModel"),
@@ -267,7 +272,10 @@ def test_a_name_that_is_no_base_is_refused_in_words(base):
 
 
 def test_a_name_that_is_nothing_at_all_lists_what_it_could_be():
-    assert "tiny, a diffusers folder, a hub id (owner/name), or a .safetensors or .ckpt file" in refusal("tinny")
+    assert (
+        "tiny, tiny-xl, tiny-inpaint, a diffusers folder, a hub id (owner/name), or a .safetensors or .ckpt file"
+        in refusal("tinny")
+    )
 
 
 def test_a_config_can_not_make_the_library_fetch_code(folder, original):

@@ -238,7 +238,7 @@ def sd15(ldm_layout) -> SD1:
         modules = {part: freeze(makers[part](config)) for part, config in configs.items()}
     components = {part: Component(config, Path(), lambda: iter(())) for part, config in configs.items()}
     scheduler = ldm.SCHEDULE | {"prediction_type": "epsilon"}
-    return SD1(Source(Path(), components, scheduler, lambda: None, ()), modules, None, "SD 1.5")
+    return SD1(Source(Path(), components, scheduler, {}, ()), modules, None, "SD 1.5")
 
 
 def test_target_sets_of_sd15_count_as_kohyas_do(ldm_layout):

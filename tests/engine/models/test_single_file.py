@@ -234,21 +234,15 @@ def test_a_vae_that_is_none_is_refused(tmp_path, sd1_file, name, said):
 # ---- what is no base
 
 
-def test_an_inpainting_file_is_refused_as_one(tmp_path, ldm_layout):
-    sizes = SimpleNamespace(**vars(ldm_layout.sd15) | {"in_channels": 9})
-    shapes = {UNET + name: shape for name, shape in ldm_layout.unet(sizes)}
-    path = header_only(tmp_path / "inpainting.safetensors", shapes)
-    assert "this base needs inpainting training" in refusal(path)
-
-
 @pytest.mark.parametrize(
     ("names", "said"),
     [
         (
-            [f"{UNET}input_blocks.0.0.weight", "conditioner.embedders.0.transformer.text_model.x"],
-            "Stable Diffusion XL is not supported yet: this version trains SD1.x",
+            [f"{UNET}input_blocks.0.0.weight", "cond_stage_model.model.ln_final.weight"],
+            "Stable Diffusion 2 is not supported yet: this version trains SD1.x and SDXL",
         ),
-        ([f"{UNET}input_blocks.0.0.weight", "cond_stage_model.model.ln_final.weight"], "Stable Diffusion 2 is not"),
+        ([f"{UNET}input_blocks.0.0.weight", "conditioner.embedders.0.model.ln_final.weight"], "the refiner of"),
+        ([f"{UNET}input_blocks.0.0.weight", "edm_mean"], "its own noise levels (EDM) is not"),
         ([f"{UNET}joint_blocks.0.x_block.attn.qkv.weight"], "Stable Diffusion 3 is not"),
         ([f"{UNET}double_blocks.0.img_attn.qkv.weight"], "FLUX is not"),
         (
@@ -269,7 +263,7 @@ def test_an_inpainting_file_is_refused_as_one(tmp_path, ldm_layout):
 def test_a_file_of_something_else_is_refused_by_its_name(tmp_path, names, said):
     path = write(tmp_path, {name: torch.zeros(4, 4, 1, 1) for name in names})
     text = refusal(path)
-    assert said in text and "base.safetensors: model.base: expected a Stable Diffusion 1.x base" in text
+    assert said in text and "base.safetensors: model.base: expected a Stable Diffusion 1.x or XL base" in text
 
 
 def test_an_sd2_unet_is_recognised_by_its_width(tmp_path, ldm_layout):
@@ -333,5 +327,5 @@ def test_looking_a_file_up_reads_no_weights(tmp_path, ldm_layout):
 
 
 def test_the_tokenizer_stops_at_the_window_of_the_files_text_encoder(sd1_file):
-    tokenizer = open_single(sd1_file, "model.base").tokenizer()
+    tokenizer = open_single(sd1_file, "model.base").tokenizers["text_encoder"]()
     assert tokenizer.model_max_length == 77

@@ -33,7 +33,7 @@ def sd15(ldm_layout) -> Source:
         "text_encoder": ldm.text_config(header(ldm_layout.text(ldm_layout.sd15))),
     }
     components = {part: Component(config, Path(), lambda: iter(())) for part, config in configs.items()}
-    return Source(Path(), components, ldm.SCHEDULE | {"prediction_type": "epsilon"}, lambda: None, ())
+    return Source(Path(), components, ldm.SCHEDULE | {"prediction_type": "epsilon"}, {}, ())
 
 
 @pytest.fixture(params=["sd1", "tiny"])
