@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.data.cache import Latents
 from engine.data.items import Item, Variant
 from engine.data.order import ClassOrder, Order
+from engine.models.base import Framing
 from engine.training import chance
 from engine.training.chance import Noise
 from engine.training.text import Conditioning, TextStates
@@ -27,7 +28,8 @@ VALIDATION_TIMESTEPS = 4
 
 @dataclass
 class Batch:
-    """mean, std: latents' posterior [n, c, h, w] float32. `conditioning()` encodes, or looks up, the captions."""
+    """mean, std: latents' posterior [n, c, h, w] float32. `conditioning()` encodes, or looks up, the captions, and
+    tells how the pictures were cut."""
 
     mean: Tensor
     std: Tensor
@@ -68,7 +70,8 @@ class Batches:
         ]
         noise = Noise.concatenate(drawn).to(self.device)
         captions = [pick.caption for pick in picks]
-        return Batch(mean, std, noise, lambda: self.text(captions), instances)
+        framings = [framing(pick.item, pick.variant) for pick in picks]
+        return Batch(mean, std, noise, lambda: self.text(captions, framings), instances)
 
 
 def variants(order: Order, class_order: ClassOrder | None, validation: list[Item]) -> list[Variant]:
@@ -84,6 +87,17 @@ def centre(item: Item) -> Variant:
     return Variant(item.path, item.sha256, item.bucket)
 
 
+def framing(item: Item, variant: Variant) -> Framing:
+    """How the picture that the model sees was cut out of the image, as `images.fit` does it."""
+    width, height = variant.bucket
+    scale = max(width / item.width, height / item.height)
+    left = variant.crop[0] * max(0.0, item.width * scale - width)
+    top = variant.crop[1] * max(0.0, item.height * scale - height)
+    if variant.flip:
+        left = max(0.0, item.width * scale - width) - left
+    return Framing((item.width, item.height), (round(left), round(top)), (width, height))
+
+
 def validation_batches(
     items: list[Item], latents: Latents, text: TextStates, timesteps: int, device: torch.device
 ) -> list[Batch]:
@@ -94,6 +108,6 @@ def validation_batches(
         noise = chance.draw(0, "validation", index, range(VALIDATION_TIMESTEPS), mean.shape[1:], timesteps)
         part = timesteps / VALIDATION_TIMESTEPS
         noise.timesteps = torch.tensor([int((place + 0.5) * part) for place in range(VALIDATION_TIMESTEPS)])
-        captions = [item.caption] * VALIDATION_TIMESTEPS
-        batches.append(Batch(mean, std, noise.to(device), lambda captions=captions: text(captions), len(captions)))
+        told = [item.caption] * VALIDATION_TIMESTEPS, [framing(item, centre(item))] * VALIDATION_TIMESTEPS
+        batches.append(Batch(mean, std, noise.to(device), lambda told=told: text(*told), VALIDATION_TIMESTEPS))
     return batches

@@ -1,13 +1,14 @@
-"""What the denoiser is told about a caption: encoded once and kept, or encoded anew while the text encoder learns."""
+"""What the denoiser is told about a picture: its caption, encoded once and kept, or encoded anew while a text encoder
+learns, and how it was cut, where the base wants to know."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from engine.models.base import Family
+from engine.models.base import Family, Framing
 
 Conditioning = dict[str, Tensor]
 
@@ -39,8 +40,13 @@ class TextStates:
                     encoded.append(family.encode_text(self._ids[row : row + 1], clip_skip))
             self._states = {key: torch.cat([states[key] for states in encoded]) for key in encoded[0]}
 
-    def __call__(self, captions: list[str]) -> Conditioning:
-        """Conditioning of a batch, every tensor with the batch in dim 0."""
+    def __call__(self, captions: list[str], framings: Sequence[Framing] = ()) -> Conditioning:
+        """Conditioning of a batch, every tensor with the batch in dim 0. Without framings pictures are taken to be
+        whole."""
+        told = self._told(captions)
+        return told | self.family.frame(framings) if framings else told
+
+    def _told(self, captions: list[str]) -> Conditioning:
         rows = torch.tensor([self._rows[caption] for caption in captions], device=self._ids.device)
         if self.live:
             return self.family.encode_text(self._ids[rows], self.clip_skip)

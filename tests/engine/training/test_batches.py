@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from engine.data.cache import Latents
-from engine.data.items import Item
+from engine.data.items import Item, Variant
 from engine.data.order import ClassOrder, Order
+from engine.models.base import Framing
 from engine.training import batches, chance
 from engine.training.batches import VALIDATION_IMAGES, VALIDATION_TIMESTEPS, Batches, validation_batches
 
@@ -41,9 +43,10 @@ CLASS_ITEMS = [item(number, is_reg=True) for number in range(10, 14)]
 
 
 class CaptionsAsStates:
-    """In place of an encoder: the captions themselves."""
+    """In place of an encoder: the captions themselves, once as many cuts are told."""
 
-    def __call__(self, captions):
+    def __call__(self, captions, framings):
+        assert len(captions) == len(framings)
         return list(captions)
 
 
@@ -94,6 +97,23 @@ def test_every_row_has_the_latents_and_the_caption_of_its_image(made):
         buckets.add(picks[0].bucket)
         assert len({variants[int(mean[0, 0, 0])].bucket for mean in batch.mean}) == 1
     assert len(flips) > 9 and len(crops) >= 3 and dropped > 5 and len(buckets) == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket", "crop", "flip", "corner"),
+    [
+        ((64, 64), (64, 64), (0.5, 0.5), False, (0, 0)),
+        ((80, 64), (64, 64), (0.5, 0.5), False, (8, 0)),
+        ((80, 64), (64, 64), (0.25, 0.5), False, (4, 0)),
+        ((80, 64), (64, 64), (0.25, 0.5), True, (12, 0)),
+        ((640, 1280), (64, 64), (0.5, 1.0), True, (0, 64)),
+        ((32, 48), (64, 64), (0.5, 0.0), False, (0, 0)),
+    ],
+)
+def test_a_cut_is_told_in_pixels_of_the_scaled_picture_as_it_is_seen(size, bucket, crop, flip, corner):
+    image = replace(item(0), width=size[0], height=size[1])
+    seen = Variant(image.path, image.sha256, bucket, crop, flip)
+    assert batches.framing(image, seen) == Framing(size, corner, bucket)
 
 
 def test_the_noise_of_a_row_is_that_of_its_place_in_the_step(made):
