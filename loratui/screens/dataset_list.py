@@ -110,6 +110,8 @@ class ImageList(VirtualList):
         same_folder = shelf is not None and self.shelf is not None and shelf.path == self.shelf.path
         same = same_folder and find.split() == self.find.split()
         repaint, self.shelf, self.find = shelf != self.shelf, shelf, find
+        if repaint and same_folder and self.entry is not None:
+            self.post_message(self.Selected(self.entry))
         if same:
             if repaint:
                 self.invalidate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from textual import events
 from textual.widgets import TextArea
 
 from engine.protocol.browse import ImageEntry, Images, ImagesChecked, SubsetFolder, SubsetFolders
+from loratui.app_client import Client
 from loratui.screens.dataset_list import ImageList
 from loratui.widgets.caption_edit import CaptionEdit
 
@@ -219,6 +221,24 @@ async def test_a_caption_of_the_folder_is_told_as_such_and_with_what_training_ma
         await desk.press("e")
         await desk.sees("no caption of its own", "4/30")
         await desk.press("escape")
+
+
+async def test_class_words_that_are_told_after_the_first_rows_reach_the_image_that_is_shown(
+    open_desk, images, project, monkeypatch
+):
+    told, call = asyncio.Event(), Client.call
+
+    async def late(client, method, *params):
+        if method == "images.subsets":
+            await told.wait()
+        return await call(client, method, *params)
+
+    monkeypatch.setattr(Client, "call", late)
+    project(images("10_ohwx cat", 2, caption=""))
+    async with open_desk() as desk:
+        await desk.until(lambda: desk.panel.side._shown, "an image, its folder unknown")
+        told.set()
+        await desk.sees("caption (the folder's name)")
 
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24)])
