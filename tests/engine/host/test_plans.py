@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
 import pytest
@@ -201,6 +202,8 @@ def test_nothing_that_a_form_may_hold_is_a_defect(tmp_path, folder, odd):
 
 def test_nothing_is_read_twice_and_nothing_is_decoded(tmp_path, folder, monkeypatch):
     table = form(folder("a", *SIZES * 6), dataset={"hold_out": 0.2})
+    monkeypatch.setattr(plans, "FRESH", math.inf)
+    monkeypatch.setattr(plans, "_free", lambda _: 80 << 30)  # others write to this disk meanwhile
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("a picture is decoded"))
     first = planned(tmp_path, table)
     monkeypatch.setattr(headers, "upright_size", lambda path: pytest.fail("a header is read again"))
