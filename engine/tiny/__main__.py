@@ -3,8 +3,8 @@
     python -m engine.tiny --emoji emoji-datasource-twitter-16.0.0.tgz --noto emoji-datasource-google-16.0.0.tgz \\
         --work tiny-work
 
-Cut off, it goes on where it was. The folders `base`, `scorer`, `inpaint` and `xl` of the working folder are what ships in
-engine/tiny; `preview-*.png` show how the drawing comes along.
+Cut off, it goes on where it was. The folders `base`, `scorer`, `inpaint` and `xl` of the working folder are what ships
+in engine/tiny; `preview.png` shows how the drawing comes along.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Emoji drawings from the npm packages emoji-datasource-twitter and emoji-datasource-google, and which of them are learned.
+"""Emoji drawings from the npm packages emoji-datasource-twitter and -google, and which of them `tiny` learns.
 
-A package is given as its folder or its .tgz; nothing is fetched. Names are short names with spaces for `_` and `-`. What
-`tiny` learns is a rule over the drawings, not a list, so that anyone with the package arrives at the same emoji.
+A package is given as its folder or its .tgz; nothing is fetched. Names are short names with spaces for `_` and `-`.
+What is learned is a rule over the drawings, not a list, so that anyone with the package arrives at the same emoji.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +98,16 @@ class Emoji:
         return nearest
 
     def pooled_on(self, colour: str) -> np.ndarray:
-        """Every drawing over a colour, pooled: [n, GRID, GRID, 3] float32 levels of 0..255.
+        """Every drawing over a colour, pooled: [n, GRID, GRID, 3] float32 levels of 0..255."""
+        paint, glass = self._pooled
+        return paint + glass * np.array(tiny.COLOURS[colour], np.float32)
 
-        Compositing and pooling are both linear, so pooled drawings can be composited.
-        """
+    @cached_property
+    def _pooled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Colours times opacity, and transparency. Compositing and pooling are linear, so pooled ones can be laid."""
         levels = self.drawings.astype(np.float32)
         alpha = levels[..., 3:] / 255
-        return pooled(levels[..., :3] * alpha) + pooled(1 - alpha) * np.array(tiny.COLOURS[colour], np.float32)
+        return pooled(levels[..., :3] * alpha), pooled(1 - alpha)
 
 
 def _taken(category: str, apart: float) -> bool:

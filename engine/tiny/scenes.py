@@ -1,8 +1,8 @@
 """What the pictures of `tiny` show and what their captions say: emoji, sizes, places and flat colours, drawn by chance.
 
 A scene is a pure function of a `random.Random`, and its picture one of the scene; so any training step can be drawn
-again. More than half of the scenes name neither size nor place: then one emoji fills the frame. What a caption says of a
-colour, a size or a place always holds in its picture.
+again. More than half of the scenes name neither size nor place: then one emoji fills the frame. What a caption says of
+a colour, a size or a place always holds in its picture.
 """
 
 from __future__ import annotations

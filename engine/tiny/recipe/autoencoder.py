@@ -20,7 +20,7 @@ from engine import tiny
 from engine.tiny import scenes
 from engine.tiny.recipe.fitting import Plan
 
-PLAN = Plan(steps=4000, rate=2e-3, batch=48, average=0.998)
+PLAN = Plan(steps=4000, rate=2e-3, batch=48, average=0.998, preview=500)
 CROP = 32
 SHAPE: dict[str, Any] = {
     "block_out_channels": (16, 48, 96),

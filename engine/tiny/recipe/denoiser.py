@@ -26,7 +26,7 @@ from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN, ids_of
 
-PLAN = Plan(steps=12_000, rate=1e-3, batch=32)
+PLAN = Plan(steps=9_500, rate=1e-3, batch=32, preview=2500)
 SHAPE: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,
@@ -84,8 +84,9 @@ class Latents:
         missing = {key: scene for key, scene in zip(keys, drawn, strict=True) if key not in self._kept}
         if missing:
             pixels = levels(np.stack([self._painter.paint(scene) for scene in missing.values()]))
-            encoded = self._vae.encode(pixels.to(self._vae.device)).latent_dist.mode() * self._vae.config.scaling_factor
-            self._kept.update(zip(missing, encoded, strict=True))
+            with torch.autocast(self._vae.device.type, torch.bfloat16):
+                encoded = self._vae.encode(pixels.to(self._vae.device)).latent_dist.mode().float()
+            self._kept.update(zip(missing, encoded * self._vae.config.scaling_factor, strict=True))
         found = torch.stack([self._kept[key] for key in keys])
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
@@ -108,30 +109,25 @@ class Task:
     def scenes(self, chance: Random) -> list[scenes.Scene]:
         return [scenes.draw(self._names, chance) for _ in range(self._batch)]
 
-    def captions(self, drawn: Sequence[scenes.Scene], chance: Random) -> list[str]:
-        return ["" if chance.random() < UNCAPTIONED else scene.caption for scene in drawn]
-
-    def ids(self, captions: Sequence[str]) -> Tensor:
-        return ids_of(self._tokenizer, captions, whole=True)
-
-    def latents(self, drawn: Sequence[scenes.Scene]) -> Tensor:
-        return self._latents(drawn)
-
-    def noised(self, clean: Tensor, chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Noisy latents, timesteps, the noise, and the weight of each picture's error."""
+    def noised(self, drawn: Sequence[scenes.Scene], chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Noisy latents, timesteps, ids, the noise, and the weight of each picture's error."""
+        clean = self._latents(drawn)
         timesteps = spread(chance, len(clean), len(self._signal))
         signal = self._signal[timesteps][:, None, None, None].to(clean.device)
         noise = torch.randn(clean.shape).to(clean.device)
         ratio = signal / (1 - signal)
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
-        return noisy, timesteps.to(clean.device), noise, ratio.clamp(max=SNR) / ratio
+        captions = ["" if chance.random() < UNCAPTIONED else scene.caption for scene in drawn]
+        ids = ids_of(self._tokenizer, captions, whole=True)
+        return noisy, timesteps.to(clean.device), ids.to(clean.device), noise, ratio.clamp(max=SNR) / ratio
+
+    def batch(self, chance: Random) -> tuple[Tensor, ...]:
+        """Fresh scenes, noised."""
+        return self.noised(self.scenes(chance), chance)
 
 
-def loss(model: nn.Module, task: Task, chance: Random) -> Tensor:
-    """Weighted squared error of the predicted noise, for a batch of fresh scenes."""
-    drawn = task.scenes(chance)
-    noisy, timesteps, noise, weight = task.noised(task.latents(drawn), chance)
-    ids = task.ids(task.captions(drawn, chance)).to(noisy.device)
+def loss(model: nn.Module, noisy: Tensor, timesteps: Tensor, ids: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+    """Weighted squared error of the predicted noise."""
     with torch.autocast(noisy.device.type, torch.bfloat16):
         predicted = model(noisy, timesteps, ids)
     return (weight * (predicted - noise).square()).mean()

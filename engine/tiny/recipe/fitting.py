@@ -1,13 +1,17 @@
 """One training loop for all stages: AdamW, warm-up and cosine, averaged weights, and a state file to go on from.
 
-Every batch is a pure function of stage, seed and step, so a stage that was cut off goes on as if it had not been.
+Every batch is a pure function of stage and step, so a stage that was cut off goes on as if it had not been. On a CPU a
+batch may be cut into shares, each with a replica of the module on a thread of its own: layers this small keep one core
+busy, but not two.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -36,6 +40,8 @@ class Plan:
     average: float = 0.9985
     """Decay of the averaged weights, which are what a stage leaves."""
     clip: float = 1.0
+    preview: int = 1500
+    """Steps from one preview to the next."""
 
 
 @dataclass
@@ -61,17 +67,57 @@ def chance(stage: str, step: int) -> Random:
     return Random(f"{stage} {step}")
 
 
+Batch = tuple[Tensor, ...]
+"""What a step learns from, with the pictures in dimension 0 of every tensor."""
+
+
+class Replicas:
+    """A module and copies of it that share its weights, so that shares of a batch go through side by side."""
+
+    def __init__(self, module: nn.Module, count: int):
+        self._all = [module, *(copy.deepcopy(module) for _ in range(count - 1))]
+        for replica in self._all[1:]:
+            for own, shared in zip(replica.parameters(), module.parameters(), strict=True):
+                own.data = shared.data
+        initializer = (lambda: torch.set_num_threads(1)) if count > 1 else None
+        self._threads = ThreadPoolExecutor(count, initializer=initializer)
+
+    def backward(self, loss: Callable[..., Tensor], batch: Batch) -> float:
+        """Leave the gradient of the mean loss in the module; returns the loss."""
+        shares = zip(*(tensor.chunk(len(self._all)) for tensor in batch), strict=True)
+        values = list(self._threads.map(lambda pair: self._one(loss, *pair), zip(self._all, shares, strict=True)))
+        own = [parameter.grad for parameter in self._all[0].parameters()]
+        for replica in self._all[1:]:
+            torch._foreach_add_(own, [parameter.grad for parameter in replica.parameters()])
+            replica.zero_grad()
+        return sum(values)
+
+    def _one(self, loss: Callable[..., Tensor], module: nn.Module, share: Batch) -> float:
+        value = loss(module, *share) / len(self._all)
+        value.backward()
+        return float(value.detach())
+
+    def train(self) -> None:
+        for replica in self._all:
+            replica.train()
+
+
 def fit(
     stage: str,
     module: nn.Module,
-    loss: Callable[[int, Random], Tensor],
+    draw: Callable[[Random], Batch],
+    loss: Callable[..., Tensor],
     plan: Plan,
     work: Path,
     say: Callable[[str], None],
-    preview: Callable[[nn.Module, int], None] | None = None,
-    preview_every: int = 2000,
+    preview: Callable[[], None] | None = None,
+    shares: int = 1,
 ) -> nn.Module:
-    """Train `module` on `loss(step, chance)` and leave the averaged weights in it. Goes on from a state in `work`."""
+    """Train `module` on `loss(module, *draw(chance))` and leave the averaged weights in it, frozen.
+
+    Goes on from a state in `work`. `preview` is called now and then with the averaged weights in the module. shares: of
+    a batch, side by side.
+    """
     parameters = dict(module.named_parameters())
     averaged = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     optimizer = torch.optim.AdamW(
@@ -81,38 +127,42 @@ def fit(
     first = _recall(file, parameters, averaged, optimizer) if file.is_file() else 0
     if first:
         say(f"{stage}: goes on after step {first}")
+    replicas = Replicas(module, shares)
+    replicas.train()
     told = saved = time.monotonic()
     told_step, running = first, 0.0
-    module.train()
     for step in range(first, plan.steps):
         for group in optimizer.param_groups:
             group["lr"] = plan.rate * _share(step, plan)
         torch.manual_seed(chance(stage, step).getrandbits(48))
-        value = loss(step, chance(stage, step))
-        optimizer.zero_grad()
-        value.backward()
+        value = replicas.backward(loss, draw(chance(stage, step)))
         nn.utils.clip_grad_norm_(parameters.values(), plan.clip)
         optimizer.step()
+        optimizer.zero_grad()
         kept = min(plan.average, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(averaged.values()), [p.detach() for p in parameters.values()], 1 - kept)
         now = time.monotonic()
-        running += (float(value.detach()) - running) / min(step - first + 1, 200)
-        if now - told > TOLD_EVERY or step + 1 == plan.steps:
+        running += (value - running) / min(step - first + 1, 200)
+        last = step + 1 == plan.steps
+        if now - told > TOLD_EVERY or last:
             say(str(Told(stage, step + 1, plan.steps, running, (now - told) / (step + 1 - told_step))))
             told, told_step = now, step + 1
-        if now - saved > SAVED_EVERY or step + 1 == plan.steps:
+        if now - saved > SAVED_EVERY or last:
             _remember(file, step + 1, parameters, averaged, optimizer)
             saved = time.monotonic()
-        if preview and (step + 1) % preview_every == 0:
-            with torch.no_grad():
-                own = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-                _put(parameters, averaged)
-                module.eval()
-                preview(module, step + 1)
-                module.train()
-                _put(parameters, own)
+        if preview and (step + 1) % plan.preview == 0 and not last:
+            _shown(parameters, averaged, preview)
     _put(parameters, averaged)
     return module.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _shown(parameters: dict[str, nn.Parameter], averaged: dict[str, Tensor], preview: Callable[[], None]) -> None:
+    """The preview of the averaged weights; the module goes on with its own."""
+    own = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    _put(parameters, averaged)
+    preview()
+    _put(parameters, own)
 
 
 def _share(step: int, plan: Plan) -> float:

@@ -1,7 +1,7 @@
 """The inpainting sibling: the same UNet with nine input channels, trained on masks.
 
-Its channels are the noisy latents, the mask (1 where something is to be drawn) and the latents of the masked picture, in
-diffusers' order. The five new ones begin at zero, so it begins as the base. Masks are rectangles, ellipses, drawings'
+Its channels are the noisy latents, the mask (1 where something is to be drawn) and the latents of the masked picture,
+in diffusers' order. The five new ones begin at zero, so it begins as the base. Masks are rectangles, ellipses, drawings'
 own outlines, and now and then everything.
 """
 
@@ -25,7 +25,7 @@ from engine.tiny.recipe import denoiser
 from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 
-PLAN = Plan(steps=1_500, rate=4e-4, batch=32)
+PLAN = Plan(steps=1_000, rate=4e-4, batch=32)
 CHANNELS = 9
 WHOLE = 0.15
 """How often everything is masked."""
@@ -88,13 +88,8 @@ class Task:
         latents = self._vae.encode(hidden).latent_dist.mode() * self._vae.config.scaling_factor
         return torch.cat([F.interpolate(masks, size=latents.shape[-2:]).to(latents.device), latents], 1)
 
-
-def loss(model: Inpainter, task: Task, chance: Random) -> Tensor:
-    """As the base's, with what is given beside the noisy latents."""
-    drawn = task.base.scenes(chance)
-    noisy, timesteps, noise, weight = task.base.noised(task.base.latents(drawn), chance)
-    ids = task.base.ids(task.base.captions(drawn, chance)).to(noisy.device)
-    given = task.given(drawn, chance)
-    with torch.autocast(noisy.device.type, torch.bfloat16):
-        predicted = model(torch.cat([noisy, given], 1), timesteps, ids)
-    return (weight * (predicted - noise).square()).mean()
+    def batch(self, chance: Random) -> tuple[Tensor, ...]:
+        """As the base's, with what is given beside the noisy latents."""
+        drawn = self.base.scenes(chance)
+        noisy, *others = self.base.noised(drawn, chance)
+        return torch.cat([noisy, self.given(drawn, chance)], 1), *others

@@ -1,7 +1,7 @@
-"""The contrastive pair: a CLIP text encoder and a small image tower that agree on which caption belongs to which picture.
+"""The contrastive pair: a CLIP text encoder and a small image tower that agree which caption belongs to which picture.
 
-The text encoder is where the denoiser's own begins, and the pair is kept as the image-text scorer (Radford et al. 2021).
-Captions are cut to the longest of their batch: the encoder is causal, so what follows a caption's end changes nothing.
+The text encoder is where the denoiser's own begins, and the pair is kept as the image-text scorer (Radford et al.
+2021). Captions are cut to the longest of their batch: the encoder is causal, so what follows a caption's end changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.scorer import Tower
 
-PLAN = Plan(steps=1500, rate=1e-3, batch=256, average=0.995)
+PLAN = Plan(steps=1500, rate=1e-3, batch=256, average=0.995, preview=500)
 HIDDEN = 128
 NOISE = 0.15
 """Deviation of the noise on half of the pictures: drawn ones are less clean than composited ones."""
@@ -71,28 +71,27 @@ def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
 
 def ids_of(tokenizer: CLIPTokenizer, captions: Sequence[str], whole: bool = False) -> Tensor:
     """Captions as ids, padded to the longest of them, or to the whole window."""
-    padded = tokenizer(
-        list(captions), padding="max_length" if whole else "longest", truncation=True, max_length=WINDOW
-    )
+    padded = tokenizer(list(captions), padding="max_length" if whole else "longest", truncation=True, max_length=WINDOW)
     return torch.tensor(padded.input_ids)
 
 
-def loss(pair: Pair, tokenizer: CLIPTokenizer, painter: scenes.Painter, names: Sequence[str], chance: Random) -> Tensor:
-    """Symmetric cross entropy of who belongs to whom in a batch of fresh scenes."""
+def batch(
+    tokenizer: CLIPTokenizer, painter: scenes.Painter, names: Sequence[str], chance: Random
+) -> tuple[Tensor, Tensor]:
+    """Ids and pictures of fresh scenes."""
     drawn = [scenes.draw(names, chance) for _ in range(PLAN.batch)]
-    ids = ids_of(tokenizer, [scene.caption for scene in drawn])
     pixels = levels(np.stack([painter.paint(scene) for scene in drawn]))
     noisy = torch.rand(len(pixels), 1, 1, 1) < 0.5
-    pixels = pixels + noisy * NOISE * torch.randn_like(pixels)
+    return ids_of(tokenizer, [scene.caption for scene in drawn]), pixels + noisy * NOISE * torch.randn_like(pixels)
+
+
+def loss(pair: Pair, ids: Tensor, pixels: Tensor) -> Tensor:
+    """Symmetric cross entropy of who belongs to whom."""
     device = pair.log_scale.device
     with torch.autocast(device.type, torch.bfloat16):
         words, shown = pair.texts(ids.to(device)), pair.pictures(pixels.to(device))
-    return _apart(words, shown, pair.log_scale)
-
-
-def _apart(words: Tensor, shown: Tensor, log_scale: Tensor) -> Tensor:
-    scores = words.float() @ shown.float().T * log_scale.clamp(max=4.6).exp()
-    own = torch.arange(len(scores), device=scores.device)
+    scores = words @ shown.T * pair.log_scale.clamp(max=4.6).exp()
+    own = torch.arange(len(scores), device=device)
     return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
 
 

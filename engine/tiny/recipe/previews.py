@@ -37,7 +37,9 @@ def draw(folder: Path, names: list[str], sheet: Path, emoji: Emoji | None = None
     family = load_family(str(folder), dtype=torch.float32, device="cpu")
     side = tiny.RESOLUTION
     requests = [sampler.Request(said, "", 1, side, side, STEPS, GUIDANCE_SCALE) for said in captions]
-    images = [image for start in range(0, len(requests), 16) for image in sampler.draw(family, requests[start : start + 16])]
+    images = [
+        image for start in range(0, len(requests), 16) for image in sampler.draw(family, requests[start : start + 16])
+    ]
     _write(sheet, images)
     if emoji is None:
         return ""

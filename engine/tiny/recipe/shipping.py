@@ -1,4 +1,4 @@
-"""From trained modules to the folders that ship: diffusers' layout, fp16 safetensors, nothing of this machine in them."""
+"""From trained modules to the folders that ship: diffusers' layout, fp16 safetensors."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def _scale(pair: Pair) -> float:
 
 
 def _model(folder: Path, name: str, module: Any) -> None:
-    config = json.loads(module.to_json_string() if hasattr(module, "to_json_string") else module.config.to_json_string())
+    config = json.loads(
+        module.to_json_string() if hasattr(module, "to_json_string") else module.config.to_json_string()
+    )
     if "architectures" in config:
         config |= {"architectures": [type(module).__name__], "dtype": "float16"}
     _json(folder / "config.json", {key: value for key, value in config.items() if key != "_name_or_path"})
@@ -95,7 +97,9 @@ def _model(folder: Path, name: str, module: Any) -> None:
 
 
 def _half(module: nn.Module) -> bytes:
-    tensors = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in module.state_dict().items()}
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in module.state_dict().items()
+    }
     return save(tensors, {"format": "pt"})
 
 

@@ -1,7 +1,7 @@
 """The stages in their order, each from what the ones before it left in the working folder.
 
-autoencoder · pair · denoiser · inpaint · xl. A stage's state file is its result once it holds the last step: a stage that
-is done is loaded in a moment, one that was cut off goes on.
+autoencoder · pair · denoiser · inpaint · xl. A stage's state file is its result once it holds the last step: a stage
+that is done is loaded in a moment, one that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine import tiny
 from engine.tiny import scenes
 from engine.tiny.drawings import Emoji
 from engine.tiny.recipe import autoencoder, denoiser, inpaint, pair, previews, shipping, tokens, xl
-from engine.tiny.recipe.fitting import Plan, fit
+from engine.tiny.recipe.fitting import Batch, Plan, fit
 
 EXAMINED = 200
 """Pictures that the autoencoder is measured on, and its latents scaled by."""
@@ -58,7 +58,11 @@ class Recipe:
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:
-        return tokens.learn(self.names)
+        """Kept once it is learned: where two merges are equally frequent, chance decides which comes first."""
+        folder = self.work / "tokenizer"
+        if not (folder / "tokenizer.json").is_file():
+            tokens.save(tokens.learn(self.names), folder)
+        return CLIPTokenizer.from_pretrained(str(folder))
 
     @cached_property
     def vae(self) -> AutoencoderKL:
@@ -70,13 +74,13 @@ class Recipe:
         plan = self._plan(autoencoder.PLAN)
         exam = self._exam()
 
-        def loss(step: int, chance: Random) -> torch.Tensor:
-            return autoencoder.loss(vae, autoencoder.crops(painters, names, chance, plan.batch).to(self.device))
+        def draw(chance: Random) -> tuple[torch.Tensor]:
+            return (autoencoder.crops(painters, names, chance, plan.batch).to(self.device),)
 
-        def preview(module: nn.Module, step: int) -> None:
+        def preview() -> None:
             self.say(f"autoencoder: {autoencoder.psnr(vae, exam):.2f} dB")
 
-        fit("autoencoder", vae, loss, plan, self.work, self.say, preview, 500)
+        fit("autoencoder", vae, draw, autoencoder.loss, plan, self.work, self.say, preview, self._shares)
         scale = 1 / autoencoder.deviation(vae, autoencoder.levels(exam).to(self.device))
         vae.register_to_config(scaling_factor=round(scale, 4))
         self.say(f"autoencoder: {autoencoder.psnr(vae, exam):.2f} dB, scaling {scale:.4f}")
@@ -95,17 +99,19 @@ class Recipe:
         torch.manual_seed(1)
         towers = pair.Pair(self.tokenizer).to(self.device)
 
-        def loss(step: int, chance: Random) -> torch.Tensor:
-            return pair.loss(towers, self.tokenizer, self.painter, self.names, chance)
+        def draw(chance: Random) -> tuple[torch.Tensor, ...]:
+            return pair.batch(self.tokenizer, self.painter, self.names, chance)
 
-        def preview(module: nn.Module, step: int) -> None:
+        def preview() -> None:
             kinds = [None, *scenes.KINDS]
-            found = {kind or "all": pair.retrieval(towers, self.tokenizer, self.painter, self.names, kind) for kind in kinds}
+            found = {
+                kind or "all": pair.retrieval(towers, self.tokenizer, self.painter, self.names, kind) for kind in kinds
+            }
             told = "  ".join(f"{kind} {share:.2f}" for kind, share in found.items())
             self.say(f"pair: right of {pair.EXAMINED} captions  {told}")
 
-        fit("pair", towers, loss, self._plan(pair.PLAN), self.work, self.say, preview, 500)
-        preview(towers, 0)
+        fit("pair", towers, draw, pair.loss, self._plan(pair.PLAN), self.work, self.say, preview)
+        preview()
         return towers
 
     @cached_property
@@ -124,16 +130,13 @@ class Recipe:
         torch.manual_seed(2)
         model = denoiser.Denoiser(text).to(self.device)
 
-        def loss(step: int, chance: Random) -> torch.Tensor:
-            return denoiser.loss(model, task, chance)
-
-        def preview(module: nn.Module, step: int) -> None:
+        def preview() -> None:
             folder = self.work / "preview"
             shipping.base(folder, self.tokenizer, self.vae, model.text, model.unet)
-            right = previews.draw(folder, self.names, self.work / f"preview-{step:06d}.png", self.painter.emoji)
+            right = previews.draw(folder, self.names, self.work / "preview.png", self.painter.emoji)
             self.say(f"denoiser: {right}")
 
-        fit("denoiser", model, loss, self._plan(denoiser.PLAN), self.work, self.say, preview, 1500)
+        self._fit_denoiser("denoiser", model, task.batch, denoiser.PLAN, preview)
         return model
 
     @cached_property
@@ -141,11 +144,7 @@ class Recipe:
         """The base's UNet, widened and trained on masks."""
         model = inpaint.Inpainter(self.denoiser.unet, self.denoiser.text).to(self.device)
         task = inpaint.Task(self._task, self.vae, self.painter)
-
-        def loss(step: int, chance: Random) -> torch.Tensor:
-            return inpaint.loss(model, task, chance)
-
-        fit("inpaint", model, loss, self._plan(inpaint.PLAN), self.work, self.say)
+        self._fit_denoiser("inpaint", model, task.batch, inpaint.PLAN)
         return model
 
     @cached_property
@@ -154,12 +153,23 @@ class Recipe:
         base, text, text_2 = self.denoiser.unet, self.denoiser.text, self.pair.text
         torch.manual_seed(3)
         model = xl.DenoiserXL(base, text, text_2).to(self.device)
-
-        def loss(step: int, chance: Random) -> torch.Tensor:
-            return xl.loss(model, self._task, chance)
-
-        fit("xl", model, loss, self._plan(xl.PLAN), self.work, self.say)
+        self._fit_denoiser("xl", model, self._task.batch, xl.PLAN)
         return model
+
+    def _fit_denoiser(
+        self,
+        stage: str,
+        model: nn.Module,
+        draw: Callable[[Random], Batch],
+        plan: Plan,
+        preview: Callable[[], None] | None = None,
+    ) -> None:
+        fit(stage, model, draw, denoiser.loss, self._plan(plan), self.work, self.say, preview, self._shares)
+
+    @property
+    def _shares(self) -> int:
+        """Into how many shares a batch is cut: on a CPU one for each core that torch may use."""
+        return 1 if self.device.type == "cuda" else torch.get_num_threads()
 
     def _plan(self, usual: Plan) -> Plan:
         return replace(usual, steps=max(2, round(usual.steps * self.share)))

@@ -1,11 +1,12 @@
-"""The tokenizer: CLIP's byte-level BPE, learned from captions, so that it encodes any text and knows the words of these."""
+"""The tokenizer: CLIP's byte-level BPE, learned from captions. It encodes any text, and captions' words as one each."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from engine.models.tokenizer import WINDOW, byte_letters
@@ -25,13 +26,12 @@ def learn(names: list[str]) -> CLIPTokenizer:
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(_regex(), behavior="removed", invert=True),
+            pre_tokenizers.Split(Regex(_ONE_WORD), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     letters = byte_letters()
     fixed = 2 * len(letters) + 2
-    # the trainer's own entries for letters that end words count towards its size, so it may learn too few merges, not many
     trainer = trainers.BpeTrainer(
         vocab_size=ENTRIES, end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False, min_frequency=2
     )
@@ -49,14 +49,6 @@ def save(tokenizer: CLIPTokenizer, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
 
 
-def _regex():
-    from tokenizers import Regex
-
-    return Regex(_ONE_WORD)
-
-
 def _merges(learner: Tokenizer) -> list[list[str]]:
-    import json
-
     merges = json.loads(learner.to_str())["model"]["merges"]
     return [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]

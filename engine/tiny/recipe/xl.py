@@ -6,7 +6,6 @@ those of the second, the scorer's, come in through weights that begin at zero. T
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from engine.tiny.recipe import denoiser
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN
 
-PLAN = Plan(steps=2_500, rate=8e-4, batch=32)
+PLAN = Plan(steps=1_800, rate=8e-4, batch=32)
 TIME = 32
 """Width of the embedding of each of the six numbers of the size conditioning."""
 SHAPE: dict[str, Any] = denoiser.SHAPE | {
@@ -82,8 +81,3 @@ def grown(base: UNet2DConditionModel) -> UNet2DConditionModel:
         state[name] = torch.zeros_like(state[name])
     unet.load_state_dict(state)
     return unet
-
-
-def loss(model: DenoiserXL, task: denoiser.Task, chance: Random) -> Tensor:
-    """The base's."""
-    return denoiser.loss(model, task, chance)
