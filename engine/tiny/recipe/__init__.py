@@ -1,1 +1,1 @@
-"""How the weights of `tiny` were made, a stage a module. `python -m engine.tiny` runs them; nothing else imports this."""
+"""How the weights of `tiny` were made, a stage a module. Run by `python -m engine.tiny` and by nothing else."""

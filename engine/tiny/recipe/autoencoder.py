@@ -75,7 +75,7 @@ def loss(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
-    """Mean peak signal-to-noise ratio of pictures through the autoencoder, in dB of 8-bit levels: [n, h, w, 3] uint8."""
+    """Mean peak signal-to-noise ratio of pictures [n, h, w, 3] uint8 through the autoencoder, in dB."""
     pixels = levels(pictures)
     restored = torch.cat([vae.decode(vae.encode(batch).latent_dist.mode()).sample for batch in pixels.split(64)])
     rounded = ((restored + 1) * 127.5).round().clamp(0, 255)

@@ -1,8 +1,8 @@
 """The inpainting sibling: the same UNet with nine input channels, trained on masks.
 
 Its channels are the noisy latents, the mask (1 where something is to be drawn) and the latents of the masked picture,
-in diffusers' order. The five new ones begin at zero, so it begins as the base. Masks are rectangles, ellipses, drawings'
-own outlines, and now and then everything.
+in diffusers' order. The five new ones begin at zero, so it begins as the base. Masks are rectangles, ellipses,
+drawings' own outlines, and now and then everything.
 """
 
 from __future__ import annotations

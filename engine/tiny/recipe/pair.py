@@ -1,7 +1,8 @@
 """The contrastive pair: a CLIP text encoder and a small image tower that agree which caption belongs to which picture.
 
 The text encoder is where the denoiser's own begins, and the pair is kept as the image-text scorer (Radford et al.
-2021). Captions are cut to the longest of their batch: the encoder is causal, so what follows a caption's end changes nothing.
+2021). Captions are cut to the longest of their batch: the encoder is causal, so what follows a caption's end changes
+nothing.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ OTHERS = (
 
 
 def draw(folder: Path, names: list[str], sheet: Path, emoji: Emoji | None = None) -> str:
-    """Draw a sheet of captions and write it; with `emoji`, say how many of the plain ones are nearest to their drawing."""
+    """Draw a sheet of captions; with `emoji`, say how many of the plain ones are nearest to their drawing."""
     from engine.models.load import load_family
     from engine.sampling import sampler
 
