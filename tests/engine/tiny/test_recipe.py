@@ -1,0 +1,138 @@
+"""The recipe on a few drawings and steps: what must hold of any weights that it makes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+import torch
+from torch import nn
+from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+from engine.tiny import scenes
+from engine.tiny.recipe import autoencoder, denoiser, inpaint, pair, tokens, xl
+from engine.tiny.recipe.fitting import Plan, fit
+
+PLAN = Plan(steps=8, rate=1e-2, batch=8)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(emoji):
+    return tokens.learn(list(emoji.names))
+
+
+@pytest.fixture(scope="module")
+def base(tokenizer):
+    torch.manual_seed(0)
+    return denoiser.Denoiser(CLIPTextModel(pair.text_config(tokenizer))).eval()
+
+
+def silence(_: str) -> None:
+    pass
+
+
+def draw(chance: Random) -> tuple[torch.Tensor, ...]:
+    given = torch.randn(PLAN.batch, 5)
+    return given, given.flip(1) + chance.random()
+
+
+def loss(module: nn.Module, given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    return (module(given) - wanted).square().mean()
+
+
+def fitted(work, plan=PLAN, shares=1, preview=None) -> torch.Tensor:
+    torch.manual_seed(1)
+    module = nn.Linear(5, 5)
+    work.mkdir(exist_ok=True)
+    return fit("line", module, draw, loss, plan, work, silence, preview, shares).weight.clone()
+
+
+class Cut(Exception):
+    pass
+
+
+def test_a_stage_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    def cut() -> None:
+        raise Cut
+
+    monkeypatch.setattr("engine.tiny.recipe.fitting.SAVED_EVERY", -1.0)
+    with pytest.raises(Cut):
+        fitted(tmp_path / "cut", replace(PLAN, preview=5), preview=cut)
+    assert torch.equal(fitted(tmp_path / "cut"), fitted(tmp_path / "whole"))
+
+
+def test_a_stage_that_is_done_is_loaded_as_it_was(tmp_path):
+    assert torch.equal(fitted(tmp_path), fitted(tmp_path))
+
+
+def test_shares_of_a_batch_learn_what_the_whole_batch_does(tmp_path):
+    assert torch.allclose(fitted(tmp_path / "two", shares=2), fitted(tmp_path / "one"), atol=1e-5)
+
+
+def test_a_preview_sees_averaged_weights_and_leaves_no_trace(tmp_path):
+    seen = []
+    fitted(tmp_path / "seen", replace(PLAN, preview=2), preview=lambda: seen.append(1))
+    assert len(seen) == 3
+    assert torch.equal(fitted(tmp_path / "seen"), fitted(tmp_path / "unseen"))
+
+
+def test_the_tokenizer_encodes_any_text_and_gives_it_back(tokenizer):
+    assert len(tokenizer) <= tokens.ENTRIES and tokenizer.model_max_length == 77
+    for text in ("a blob c on a red background", "ohwx 猫 😀 ünï\x07", "x" * 300):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert tokenizer.unk_token_id not in ids and tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "")
+    assert len(tokenizer("a blob c on a red background", add_special_tokens=False).input_ids) == 7
+
+
+def test_timesteps_are_spread_over_a_batch():
+    drawn = denoiser.spread(Random(1), 10, 1000)
+    assert [int(step) // 100 for step in drawn] == list(range(10))
+
+
+@torch.no_grad()
+def test_the_inpainting_unet_begins_as_the_base_whatever_the_mask(base):
+    widened = inpaint.widened(base.unet).eval()
+    noisy, states = torch.randn(2, 4, 16, 16), torch.randn(2, 77, pair.HIDDEN)
+    steps = torch.tensor([10, 900])
+    expected = base.unet(noisy, steps, states).sample
+    found = widened(torch.cat([noisy, torch.randn(2, 5, 16, 16)], 1), steps, states).sample
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_masks_cover_from_a_corner_to_everything(emoji):
+    painter, chance = scenes.Painter(emoji), Random(2)
+    shares = [inpaint.mask(scenes.draw(emoji.names, chance), painter, chance).mean() for _ in range(100)]
+    assert min(shares) < 0.2 and shares.count(1.0) > 5 and all(share > 0 for share in shares)
+
+
+def test_the_xl_unet_has_the_bases_weights_where_both_have_a_place(base, tokenizer):
+    grown = xl.grown(base.unet)
+    theirs = base.unet.state_dict()
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    mine = grown.state_dict()
+    assert torch.equal(mine[name][:, : pair.HIDDEN], theirs[name]) and not mine[name][:, pair.HIDDEN :].any()
+    shared = [name for name in theirs if name in mine and mine[name].shape == theirs[name].shape]
+    assert len(shared) > 200 and all(torch.equal(mine[name], theirs[name]) for name in shared)
+    model = xl.DenoiserXL(base.unet, base.text, CLIPTextModelWithProjection(pair.text_config(tokenizer)))
+    assert model(torch.randn(2, 4, 16, 16), torch.tensor([1, 2]), torch.ones(2, 77, dtype=torch.long)).shape[1] == 4
+
+
+def test_every_stage_learns_something_in_a_few_steps(emoji, tokenizer, tmp_path):
+    names, painter = list(emoji.names), scenes.Painter(emoji)
+    vae = autoencoder.model()
+    crops = autoencoder.crops([painter], [names], Random(1), 16)
+    before = float(autoencoder.loss(vae, crops).detach())
+    fit("a", vae, lambda chance: (crops,), autoencoder.loss, Plan(12, 2e-3, 16, warm_up=2), tmp_path, silence)
+    assert float(autoencoder.loss(vae, crops)) < 0.9 * before
+    towers = pair.Pair(tokenizer)
+    batch = tuple(tensor[:32] for tensor in pair.batch(tokenizer, painter, names, Random(1)))
+    before = float(pair.loss(towers, *batch).detach())
+    fit("p", towers, lambda chance: batch, pair.loss, Plan(12, 1e-3, 32, warm_up=2), tmp_path, silence)
+    assert float(pair.loss(towers, *batch)) < 0.9 * before
+    task = denoiser.Task(tokenizer, denoiser.Latents(vae, painter), names, 8)
+    model = denoiser.Denoiser(CLIPTextModel(pair.text_config(tokenizer)))
+    noised = task.batch(Random(1))
+    before = float(denoiser.loss(model, *noised).detach())
+    fit("d", model, lambda chance: noised, denoiser.loss, Plan(12, 1e-3, 8, warm_up=2), tmp_path, silence)
+    assert float(denoiser.loss(model, *noised)) < 0.9 * before
