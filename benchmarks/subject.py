@@ -24,31 +24,18 @@ from statistics import mean
 
 from rich.console import Console
 
-from benchmarks.make_subjects import COLOURS, SUBJECTS, caption, folder
-from benchmarks.ruler import Emoji, Ruler, background, moved, unreadable
+from benchmarks.ruler import Ruler, background, moved
+from benchmarks.shots import SEEDS, Painter, Shot
 from benchmarks.subject_report import BASE, NO_PRIOR, PRIOR, Outcome, Row
 from engine import protocol, tiny
 from engine.config import PRESETS, Request, Train, UserError, to_toml
+from engine.tiny.datasets import HELD_OUT, SUBJECTS, caption, folder
+from engine.tiny.drawings import Emoji, unreadable
 from engine.worker import ALLOCATOR
 
-HELD_OUT = tuple(colour for colour in tiny.COLOURS if colour not in COLOURS)
-SEEDS = (1, 2, 3)
-SAMPLER_STEPS, GUIDANCE_SCALE = 25, 4.0
 TOP = 5
 KNOWN_STEP = 19
-"""Of the 446 emoji that the base knows, each 19th is drawn to see whether it has changed: 24."""
-BATCH = 20
-"""Pictures drawn together. Base and adapters draw the same batches, so that only the adapter makes a difference."""
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One picture to draw: what it should show, and the prompt and seed to draw it with."""
-
-    name: str
-    colour: str
-    prompt: str
-    seed: int
+"""Of the 446 emoji that the first weights knew, each 19th is drawn to see whether it has changed: 24."""
 
 
 def subject_shots(subject: str) -> list[Shot]:
@@ -63,40 +50,10 @@ def class_shots(subject: str) -> list[Shot]:
 
 
 def known_shots(emoji: Emoji) -> list[Shot]:
-    """Emoji that have nothing to do with any subject, spread over all that the base knows."""
+    """Emoji that have nothing to do with any subject, spread over all that the first weights knew."""
     colours = list(tiny.COLOURS) * len(emoji.names)
-    pairs = zip(emoji.known()[::KNOWN_STEP], colours, strict=False)
+    pairs = zip(emoji.first_known()[::KNOWN_STEP], colours, strict=False)
     return [Shot(name, colour, tiny.CAPTIONS[0].format(name=name, colour=colour), SEEDS[0]) for name, colour in pairs]
-
-
-class Painter:
-    """The base, loaded once, drawing in large batches with or without an adapter."""
-
-    def __init__(self) -> None:
-        import torch
-
-        from engine.models.load import load_family
-
-        self.family = load_family("tiny", dtype=torch.float32, device="cpu")
-
-    def draw(self, shots: list[Shot], adapter: Path | None = None) -> list:
-        """The pictures of all shots, in their order."""
-        from engine.jobs.generate import read_adapter
-        from engine.lora.compose import compose
-        from engine.lora.inject import apply, remove
-        from engine.sampling import sampler
-
-        side = tiny.RESOLUTION
-        requests = [
-            sampler.Request(shot.prompt, "", shot.seed, side, side, SAMPLER_STEPS, GUIDANCE_SCALE) for shot in shots
-        ]
-        adapters = [(read_adapter(self.family, adapter), 1.0)] if adapter else []
-        layers = apply(self.family.parts, compose(adapters))
-        try:
-            batches = (requests[start : start + BATCH] for start in range(0, len(requests), BATCH))
-            return [image for batch in batches for image in sampler.draw(self.family, batch)]
-        finally:
-            remove(self.family.parts, layers)
 
 
 @dataclass

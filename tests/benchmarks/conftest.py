@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.ruler import Emoji
+from engine.tiny.drawings import Emoji
 
 CATEGORIES = {
     "octopus": "Animals & Nature",

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from benchmarks.ruler import Emoji, Ruler, background, moved
+from benchmarks.ruler import Ruler, background, moved
 from engine import tiny
 from engine.errors import UserError
+from engine.tiny.drawings import Emoji
 
 
 def test_every_emoji_is_nearest_to_itself_on_every_colour(emoji):
@@ -62,8 +63,8 @@ def test_names_lose_their_punctuation_and_emoji_without_a_drawing_are_left_out(e
     assert {"hot dog", "flag x"} < set(emoji.names)
 
 
-def test_the_base_knows_neither_other_categories_nor_what_was_kept_from_it(emoji):
-    assert emoji.known() == ["squid", "cat", "hot dog"]
+def test_the_first_weights_knew_neither_other_categories_nor_what_was_kept_from_them(emoji):
+    assert emoji.first_known() == ["squid", "cat", "hot dog"]
 
 
 def test_an_archive_is_read_like_the_folder_that_it_holds(package, emoji, tmp_path):

@@ -5,38 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from PIL import Image
 
-from benchmarks import make_subjects, subject
-from benchmarks.make_subjects import COLOURS, SUBJECTS, folder
-from benchmarks.ruler import Ruler, background
+from benchmarks import subject
+from benchmarks.ruler import Ruler
+from benchmarks.shots import Shot
 from benchmarks.subject_report import BASE, NO_PRIOR, PRIOR, Outcome, Row, judge
-from engine import tiny
 from engine.config import PRESETS
+from engine.tiny.datasets import COLOURS, folder
 
 BASE_ROW = Row("all", BASE, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0)
 PRIOR_ROW = Row("all", PRIOR, 0.9, 1.0, 0.9, 1.0, 10.0, 0.9, 20.0)
 PLAIN_ROW = Row("all", NO_PRIOR, 0.9, 1.0, 0.9, 0.9, 30.0, 0.8, 40.0)
-
-
-@pytest.mark.parametrize("name", SUBJECTS)
-def test_each_subject_comes_with_four_captioned_pictures_on_the_colours_that_they_name(name):
-    assert name in tiny.UNSEEN and SUBJECTS[name] not in tiny.UNSEEN
-    assert sorted(path.name for path in folder(name).iterdir()) == sorted(
-        f"{colour}.{suffix}" for colour in COLOURS for suffix in ("png", "txt")
-    )
-    for colour in COLOURS:
-        with Image.open(folder(name) / f"{colour}.png") as image:
-            assert (image.size, image.mode, background(image)) == ((64, 64), "RGB", colour)
-        assert (folder(name) / f"{colour}.txt").read_text().strip() == f"a ohwx {name} on a {colour} background"
-
-
-def test_making_a_subject_writes_the_emoji_on_each_colour(emoji, tmp_path, monkeypatch):
-    monkeypatch.setattr(make_subjects, "FOLDER", tmp_path)
-    make_subjects.make(emoji, "octopus")
-    for colour in COLOURS:
-        with Image.open(tmp_path / "octopus" / f"{colour}.png") as image:
-            assert image.tobytes() == emoji.on("octopus", colour).tobytes()
 
 
 def test_no_prompt_asks_for_a_colour_that_was_in_training():
@@ -58,7 +37,7 @@ def test_what_is_trained_is_the_preset(prior):
 
 def test_an_examiner_tells_the_subject_its_background_and_what_has_drifted(emoji):
     """By an adapter that draws the octopus that it is asked for, always on red, and has made flags of all squids."""
-    known = [subject.Shot("squid", "blue", "a squid", 1), subject.Shot("cat", "pink", "a cat", 1)]
+    known = [Shot("squid", "blue", "a squid", 1), Shot("cat", "pink", "a cat", 1)]
 
     def draw(shots, adapter):
         if adapter is None:
