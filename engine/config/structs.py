@@ -43,7 +43,9 @@ class Model(Section):
     prediction: Annotated[
         Literal["auto", "epsilon", "v"], _m("what the base predicts; auto: by its own marks", advanced=True)
     ] = "auto"
-    clip_skip: Annotated[int, _m("text layer to take, from the last", "layers", True, ge=1, le=12)] = 1
+    clip_skip: Annotated[
+        int, _m("text layer: 1 is the one that the base was made with, 2 the one before it", "", True, ge=1, le=12)
+    ] = 1
 
 
 class TargetSet(Section):

@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engine.errors import Problem, UserError
-from engine.models.folder import choose_weights, component_files
+from engine.models.folder import CLASSES, ENCODERS, INDEX, choose_weights, component_files, parts_of, read_config
 
-FOLDERS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
-WITH_WEIGHTS = ("unet", "text_encoder", "vae")
+FOLDERS = (*CLASSES, *ENCODERS.values(), "scheduler")
 
 
 def is_hub_id(base: str) -> bool:
@@ -35,7 +34,7 @@ def fetch(repository: str, field: str, weights: bool) -> Path:
         # not list_repo_files, which tries for half a minute where there is no network
         names = [file.rfilename for file in HfApi().model_info(repository).siblings or ()]
         wanted = files_to_fetch(names, weights)
-        if "model_index.json" not in names:
+        if INDEX not in names:
             raise UserError(_no_folder(repository, field, names))
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except (RepositoryNotFoundError, GatedRepoError) as error:
@@ -68,13 +67,13 @@ def files_to_fetch(names: Iterable[str], weights: bool) -> list[str]:
     inside: dict[str, list[str]] = {folder: [] for folder in FOLDERS}
     for name in names:
         folder, _, file = name.rpartition("/")
-        if name == "model_index.json":
+        if name == INDEX:
             wanted.append(name)
         elif folder in inside:
             inside[folder].append(file)
     for folder, files in inside.items():
         # an index of shards is a config to look at and a choice to make
-        chosen = choose_weights(files) if folder in WITH_WEIGHTS else None
+        chosen = choose_weights(files) if folder in CLASSES else None
         wanted += [f"{folder}/{file}" for file in files if file.endswith((".json", ".txt")) and ".index" not in file]
         if chosen and weights:
             wanted.append(f"{folder}/{chosen}")
@@ -88,21 +87,24 @@ def cached(repository: str, weights: bool) -> Path | None:
     """The folder of a repository in the local cache, if all is there that a base needs."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, "model_index.json")
+    found = try_to_load_from_cache(repository, INDEX)
     folder = Path(found).parent if isinstance(found, str) else None
     return folder if folder and _complete(folder, weights) else None
 
 
 def _complete(folder: Path, weights: bool) -> bool:
     """Whether a cached snapshot holds all that a base needs."""
-    configs = [f"{part}/config.json" for part in WITH_WEIGHTS] + ["scheduler/scheduler_config.json"]
-    if not all((folder / name).is_file() for name in configs):
-        return False
-    if not ((folder / "tokenizer/tokenizer.json").is_file() or (folder / "tokenizer/merges.txt").is_file()):
-        return False
     try:
-        return not weights or all(len(component_files(folder / part)) > 1 for part in WITH_WEIGHTS)
-    except UserError:  # an index whose shards were not fetched
+        pipeline = str(read_config(folder / INDEX).get("_class_name", ""))
+        parts = parts_of("sdxl" if pipeline.startswith("StableDiffusionXL") else "sd1")
+        configs = [f"{part}/config.json" for part in parts] + ["scheduler/scheduler_config.json"]
+        tokenizers = [folder / ENCODERS[part] for part in parts if part in ENCODERS]
+        return (
+            all((folder / name).is_file() for name in configs)
+            and all((one / "tokenizer.json").is_file() or (one / "merges.txt").is_file() for one in tokenizers)
+            and (not weights or all(len(component_files(folder / part)) > 1 for part in parts))
+        )
+    except UserError:  # a config that can't be read, or an index whose shards were not fetched
         return False
 
 

@@ -91,7 +91,7 @@ def test_every_preset_is_sound_with_images_and_a_class_filled_in(least, method, 
 
 
 def test_a_method_has_a_preset_for_every_family_and_for_the_embedded_base():
-    assert all({"sd1", "tiny"} <= set(families) for families in PRESETS.values())
+    assert all({"sd1", "sdxl", "tiny"} <= set(families) for families in PRESETS.values())
 
 
 # ---- the JSON schema

@@ -46,7 +46,8 @@ class Hub:
 def hub(tmp_path, monkeypatch):
     hub = Hub(tmp_path / "snapshot")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    # a class, as the library's own is: diffusers, where it is imported only now, makes type hints of it
+    monkeypatch.setattr(huggingface_hub, "HfApi", type("HfApi", (), {"model_info": staticmethod(hub.model_info)}))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", hub.try_to_load_from_cache)
     return hub
@@ -77,6 +78,16 @@ def test_configs_in_the_cache_without_weights_are_completed(hub):
     assert (hub.snapshot / "unet" / "diffusion_pytorch_model.safetensors").is_file()
 
 
+def test_a_cached_base_with_two_text_encoders_is_whole_only_with_both(hub, gather):
+    hub.snapshot = gather("tiny-xl")
+    hub.online = False
+    assert resolve_base("someone/xl").family == "sdxl"
+    assert load("someone/xl").parts.keys() == {"unet", "text_encoder", "text_encoder_2"}
+    (hub.snapshot / "tokenizer_2" / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="expected a base in the local cache"):
+        resolve_base("someone/xl")
+
+
 def test_without_a_network_the_user_is_told_to_point_at_a_folder(hub):
     hub.online = False
     with pytest.raises(UserError) as caught:
@@ -104,16 +115,18 @@ def test_only_what_is_read_is_fetched():
         "tokenizer/vocab.json", "unet/config.json", "unet/diffusion_pytorch_model.bin",
         "unet/diffusion_pytorch_model.safetensors.index.json", "unet/a-00001-of-00002.safetensors",
         "unet/a-00002-of-00002.safetensors", "vae/config.json", "vae/diffusion_pytorch_model.safetensors",
-        "vae/diffusion_pytorch_model.fp16.safetensors", "safety_checker/config.json",
+        "vae/diffusion_pytorch_model.fp16.safetensors", "safety_checker/config.json", "tokenizer_2/merges.txt",
+        "text_encoder_2/config.json", "text_encoder_2/model.fp16.safetensors", "text_encoder_2/model.safetensors",
     ]  # fmt: skip
     configs = {
         "model_index.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt", "tokenizer/vocab.json",
-        "unet/config.json", "vae/config.json",
+        "unet/config.json", "vae/config.json", "tokenizer_2/merges.txt", "text_encoder_2/config.json",
     }  # fmt: skip
     assert set(files_to_fetch(names, weights=False)) == configs
     assert set(files_to_fetch(names, weights=True)) - configs == {
         "unet/diffusion_pytorch_model.safetensors.index.json", "unet/a-00001-of-00002.safetensors",
         "unet/a-00002-of-00002.safetensors", "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder_2/model.safetensors",
     }  # fmt: skip
 
 

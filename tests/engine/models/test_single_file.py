@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from engine.errors import UserError
 from engine.models.load import load_family, resolve_base
 from engine.models.single import open_single
+from engine.models.stable import MASKED
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
 
@@ -229,6 +230,34 @@ def test_a_vae_that_does_not_fit_is_refused(sd1_file):
 def test_a_vae_that_is_none_is_refused(tmp_path, sd1_file, name, said):
     (tmp_path / "horse.jpg").write_bytes(b"\xff\xd8")
     assert said in refusal(sd1_file, vae=str(tmp_path / name))
+
+
+# ---- a base that inpaints
+
+
+def test_an_inpainting_file_loads_and_says_what_it_can_do(tmp_path, sd1_tensors):
+    nine = sd1_tensors[f"{UNET}input_blocks.0.0.weight"]
+    nine = torch.cat([nine, torch.zeros(len(nine), 5, 3, 3, dtype=nine.dtype)], 1)
+    family = load(write(tmp_path, sd1_tensors | {f"{UNET}input_blocks.0.0.weight": nine}), dtype=torch.float32)
+    assert family.notices == (MASKED,) and family.latent_channels == 4
+    plain = load(write(tmp_path, sd1_tensors), dtype=torch.float32)
+    text = plain.encode_text(plain.tokenize(["a photo of a cat"]))
+    told = {name: tensor.repeat(2, 1, 1) for name, tensor in text.items()}
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([500, 3]), told
+    with torch.no_grad():
+        torch.testing.assert_close(family.predict(*inputs), plain.predict(*inputs), rtol=0, atol=1e-5)
+
+
+def test_an_inpainting_base_sees_a_mask_of_ones_and_the_latents_of_a_grey_picture(tmp_path, sd1_tensors):
+    nine = sd1_tensors[f"{UNET}input_blocks.0.0.weight"].repeat(1, 3, 1, 1)[:, :9].contiguous()
+    family = load(write(tmp_path, sd1_tensors | {f"{UNET}input_blocks.0.0.weight": nine}), dtype=torch.float32)
+    latents = torch.randn(2, 4, 8, 4)
+    family.release_vae()
+    with torch.no_grad():
+        seen = family.seen(latents)
+        grey, _ = family.encode_images(torch.zeros(1, 3, 64, 32))
+    assert torch.equal(seen[:, :4], latents) and (seen[:, 4] == 1).all()
+    assert torch.equal(seen[:, 5:], grey.expand(2, -1, -1, -1))
 
 
 # ---- what is no base

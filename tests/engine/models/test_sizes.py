@@ -16,44 +16,70 @@ from engine.formats.container import TensorInfo
 from engine.lora.flat import ALIGN
 from engine.lora.layers import LoRALayer, wrap
 from engine.models import ldm, sizes
-from engine.models.build import _text, _unet
+from engine.models.build import _projecting_text, _text, _unet
+from engine.models.checkpoints.layout import LAYOUTS, added_dimensions
 from engine.models.folder import open_folder
 from engine.models.sd1 import SD1
+from engine.models.sdxl import SDXL
 from engine.models.source import Component, Source
+from engine.models.stable import StableDiffusion
 from engine.training import disk
 
 
-def sd15(ldm_layout) -> Source:
-    def header(shapes):
-        return {name: TensorInfo("F16", shape) for name, shape in shapes}
+def published(ldm_layout, family: str) -> Source:
+    """A base of the published size, without weights."""
+    configs = {}
+    shapes = ldm_layout.file(family, ldm_layout.full[family])
+    for part, place in LAYOUTS[family].places.items():
+        inside = {
+            key.removeprefix(place.prefix): TensorInfo("F16", shape)
+            for key, shape in shapes.items()
+            if key.startswith(place.prefix)
+        }
+        configs[part] = place.kind.config(inside)
+    configs["unet"] |= added_dimensions(configs["unet"], configs.get("text_encoder_2", {}))
+    return source_of(configs, family)
 
-    configs = {
-        "unet": ldm.unet_config(header(ldm_layout.unet(ldm_layout.sd15))),
-        "vae": ldm.vae_config(header(ldm_layout.vae(ldm_layout.sd15))),
-        "text_encoder": ldm.text_config(header(ldm_layout.text(ldm_layout.sd15))),
-    }
+
+def source_of(configs: dict[str, dict], family: str) -> Source:
     components = {part: Component(config, Path(), lambda: iter(())) for part, config in configs.items()}
-    return Source(Path(), components, ldm.SCHEDULE | {"prediction_type": "epsilon"}, {}, ())
+    return Source(Path(), components, ldm.SCHEDULE, {}, (), family=family)
 
 
-@pytest.fixture(params=["sd1", "tiny"])
+def sd15(ldm_layout) -> Source:
+    return published(ldm_layout, "sd1")
+
+
+def tiny_xl() -> Source:
+    """The configs of `tiny-xl`, whether or not its weights are here."""
+    from engine.tiny.recipe.xl import SHAPE
+
+    base = {part: component.config for part, component in open_folder(tiny.FOLDER, "base").components.items()}
+    return source_of(base | {"unet": SHAPE, "text_encoder_2": base["text_encoder"]}, "sdxl")
+
+
+@pytest.fixture(params=["sd1", "tiny", "tiny-xl"])
 def source(request, ldm_layout) -> Source:
-    return open_folder(tiny.FOLDER, "base") if request.param == "tiny" else sd15(ldm_layout)
+    makers = {
+        "tiny": lambda: open_folder(tiny.FOLDER, "base"),
+        "tiny-xl": tiny_xl,
+        "sd1": lambda: published(ldm_layout, "sd1"),
+        "sdxl": lambda: published(ldm_layout, "sdxl"),
+    }
+    return makers[request.param]()
 
 
 @pytest.fixture
-def family(source) -> SD1:
+def family(source) -> StableDiffusion:
     """The base with modules that have shapes and no numbers."""
+    makers = {"unet": _unet, "text_encoder": _text, "text_encoder_2": _projecting_text}
     with torch.device("meta"):
-        modules = {
-            "unet": _unet(source.components["unet"].config),
-            "text_encoder": _text(source.components["text_encoder"].config),
-            "vae": torch.nn.Identity(),
-        }
-    return SD1(source, modules, None, "a base")
+        modules = {part: makers[part](one.config) for part, one in source.components.items() if part in makers}
+    kind = SDXL if source.family == "sdxl" else SD1
+    return kind(source, modules | {"vae": torch.nn.Identity()}, None, "a base")
 
 
-def layers(family: SD1, targets: str, rank: int) -> dict[tuple[str, str], LoRALayer]:
+def layers(family: StableDiffusion, targets: str, rank: int) -> dict[tuple[str, str], LoRALayer]:
     held = family.targets(targets)
     return {
         (part, path): wrap(family.parts[part].get_submodule(path), rank, rank)
@@ -62,6 +88,7 @@ def layers(family: SD1, targets: str, rank: int) -> dict[tuple[str, str], LoRALa
     }
 
 
+@pytest.mark.parametrize("source", ["sd1", "tiny", "tiny-xl", "sdxl"], indirect=True)
 def test_the_figures_are_those_of_the_modules(source, family):
     base = sizes.base_of(source)
     assert (base.resolution, base.size_step) == (family.default_resolution, family.size_step)
