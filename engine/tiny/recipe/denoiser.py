@@ -110,7 +110,7 @@ class Task:
         return [scenes.draw(self._names, chance) for _ in range(self._batch)]
 
     def noised(self, drawn: Sequence[scenes.Scene], chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Noisy latents, timesteps, ids, the noise, and the weight of each picture's error."""
+        """Noisy latents, timesteps, the noise, the weight of each picture's error, and ids."""
         clean = self._latents(drawn)
         timesteps = spread(chance, len(clean), len(self._signal))
         signal = self._signal[timesteps][:, None, None, None].to(clean.device)
@@ -119,15 +119,15 @@ class Task:
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         captions = ["" if chance.random() < UNCAPTIONED else scene.caption for scene in drawn]
         ids = ids_of(self._tokenizer, captions, whole=True)
-        return noisy, timesteps.to(clean.device), ids.to(clean.device), noise, ratio.clamp(max=SNR) / ratio
+        return noisy, timesteps.to(clean.device), noise, ratio.clamp(max=SNR) / ratio, ids.to(clean.device)
 
     def batch(self, chance: Random) -> tuple[Tensor, ...]:
         """Fresh scenes, noised."""
         return self.noised(self.scenes(chance), chance)
 
 
-def loss(model: nn.Module, noisy: Tensor, timesteps: Tensor, ids: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
-    """Weighted squared error of the predicted noise."""
+def loss(model: nn.Module, noisy: Tensor, timesteps: Tensor, noise: Tensor, weight: Tensor, *given: Tensor) -> Tensor:
+    """Weighted squared error of the noise that a model predicts from what it is given."""
     with torch.autocast(noisy.device.type, torch.bfloat16):
-        predicted = model(noisy, timesteps, ids)
+        predicted = model(noisy, timesteps, *given)
     return (weight * (predicted - noise).square()).mean()

@@ -153,7 +153,8 @@ class Recipe:
         base, text, text_2 = self.denoiser.unet, self.denoiser.text, self.pair.text
         torch.manual_seed(3)
         model = xl.DenoiserXL(base, text, text_2).to(self.device)
-        self._fit_denoiser("xl", model, self._task.batch, xl.PLAN)
+        task = self._task
+        self._fit_denoiser("xl", model, lambda chance: xl.batch(task, chance), xl.PLAN)
         return model
 
     def _fit_denoiser(

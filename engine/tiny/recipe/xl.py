@@ -2,10 +2,12 @@
 
 It begins as the base wherever the two have a tensor in common: the text states of its first encoder are the base's, and
 those of the second, the scorer's, come in through weights that begin at zero. The second encoder gives the pooled text.
+Sizes say nothing here, and it learns to draw the same whatever they are.
 """
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import torch
@@ -34,8 +36,8 @@ SHAPE: dict[str, Any] = denoiser.SHAPE | {
     "addition_time_embed_dim": TIME,
     "projection_class_embeddings_input_dim": 6 * TIME + HIDDEN,
 }
-SIZES = torch.tensor([tiny.RESOLUTION, tiny.RESOLUTION, 0, 0, tiny.RESOLUTION, tiny.RESOLUTION])
-"""Original height and width, top and left of the crop, target height and width: always the same here."""
+LARGEST = 1024
+"""Side of the largest picture that a drawing is said to come from, in pixels."""
 
 
 class DenoiserXL(nn.Module):
@@ -47,10 +49,9 @@ class DenoiserXL(nn.Module):
         self.unet.set_attn_processor(AttnProcessor())
         object.__setattr__(self, "_texts", (text, text_2))
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
-        """The noise in latents [n, 4, 16, 16]."""
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor, sizes: Tensor) -> Tensor:
+        """The noise in latents [n, 4, 16, 16]. sizes: [n, 6], as diffusers' `time_ids`."""
         states, pooled = conditioning(*self._texts, ids)
-        sizes = SIZES.expand(len(noisy), -1).to(noisy.device)
         added = {"text_embeds": pooled, "time_ids": sizes}
         return self.unet(noisy, timesteps, states, added_cond_kwargs=added, return_dict=False)[0].float()
 
@@ -81,3 +82,20 @@ def grown(base: UNet2DConditionModel) -> UNet2DConditionModel:
         state[name] = torch.zeros_like(state[name])
     unet.load_state_dict(state)
     return unet
+
+
+def batch(task: denoiser.Task, chance: Random) -> tuple[Tensor, ...]:
+    """As the base's, with sizes: half of the pictures whole, half as if cut from larger ones."""
+    drawn = task.batch(chance)
+    sizes = torch.tensor([_sizes(chance) for _ in range(len(drawn[0]))], dtype=torch.float32)
+    return *drawn, sizes.to(drawn[0].device)
+
+
+def _sizes(chance: Random) -> tuple[int, ...]:
+    """Original height and width, top and left of the cut, and the size of what was cut out."""
+    side = tiny.RESOLUTION
+    if chance.random() < 0.5:
+        return side, side, 0, 0, side, side
+    height, width = (chance.randint(side, LARGEST) for _ in range(2))
+    spare = (max(0, side * longer // min(height, width) - side) for longer in (height, width))
+    return height, width, *(chance.randint(0, room) for room in spare), side, side

@@ -115,7 +115,8 @@ def test_the_xl_unet_has_the_bases_weights_where_both_have_a_place(base, tokeniz
     shared = [name for name in theirs if name in mine and mine[name].shape == theirs[name].shape]
     assert len(shared) > 200 and all(torch.equal(mine[name], theirs[name]) for name in shared)
     model = xl.DenoiserXL(base.unet, base.text, CLIPTextModelWithProjection(pair.text_config(tokenizer)))
-    assert model(torch.randn(2, 4, 16, 16), torch.tensor([1, 2]), torch.ones(2, 77, dtype=torch.long)).shape[1] == 4
+    ids, sizes = torch.ones(2, 77, dtype=torch.long), torch.ones(2, 6)
+    assert model(torch.randn(2, 4, 16, 16), torch.tensor([1, 2]), ids, sizes).shape == (2, 4, 16, 16)
 
 
 def test_every_stage_learns_something_in_a_few_steps(emoji, tokenizer, tmp_path):
