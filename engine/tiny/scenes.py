@@ -84,6 +84,11 @@ def caption(said: str, colour: str, form: str = tiny.CAPTIONS[0]) -> str:
     return form.format(name=said, colour=colour)
 
 
+def located(said: str, place: str) -> str:
+    """What is shown, and where: "cat at the top left"."""
+    return f"{said} {'on' if place in ('left', 'right') else 'at'} the {place}"
+
+
 def at(name: str, place: str, side: int = PLACED) -> Figure:
     """A drawing at a place."""
     across, down = PLACES[place]
@@ -126,9 +131,8 @@ def _sized(names: Sequence[str], chance: Random) -> Shown:
 
 def _placed(names: Sequence[str], chance: Random) -> Shown:
     name, place, small = chance.choice(names), chance.choice(list(PLACES)), chance.random() < 0.35
-    preposition = "on the" if place in ("left", "right") else "at the"
-    phrase = chance.choices((f" {preposition} {place}", f", {place}", f" in the {place}"), (0.7, 0.2, 0.1))[0]
-    said = f"small {name}{phrase}" if small else f"{name}{phrase}"
+    what = f"small {name}" if small else name
+    said = chance.choices((located(what, place), f"{what}, {place}", f"{what} in the {place}"), (0.7, 0.2, 0.1))[0]
     return (at(name, place, SMALL_PLACED if small else PLACED),), said
 
 
