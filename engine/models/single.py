@@ -126,7 +126,10 @@ def _check(path: Path, field: str, layout: Layout, configs: dict[str, dict[str, 
     family_of_unet(path, field, unet)
     texts = {part: place for part, place in layout.places.items() if part in ENCODERS}
     wrong = [(f"a text encoder ({place.prefix}…)", "none") for part, place in texts.items() if part not in configs]
-    if not wrong:
+    taken, made = unet["in_channels"], unet["out_channels"]
+    if taken not in (made, 2 * made + 1):
+        wrong.append((f"a UNet that takes {made} channels, or {2 * made + 1} to inpaint", f"one that takes {taken}"))
+    if all(part in configs for part in texts):
         width, wanted = sum(configs[part]["hidden_size"] for part in texts), unet["cross_attention_dim"]
         if width != wanted:
             kind = "a text encoder" if len(texts) == 1 else "text encoders, together"

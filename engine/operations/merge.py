@@ -30,7 +30,7 @@ from engine.models.checkpoints.casting import FLOATS, Casting, is_finite
 from engine.models.checkpoints.opening import Checkpoint
 from engine.models.checkpoints.recipe import Recipe
 from engine.models.checkpoints.to_single import SUFFIXES, Plan, plan_copy, write_single
-from engine.models.folder import component_files, read_config
+from engine.models.folder import INDEX, component_files, read_config
 from engine.operate import Reporter
 from engine.operations.bases import open_model
 from engine.operations.checkpoints import bytes_of, check_place, refused, size_of, writing
@@ -184,13 +184,12 @@ def _to_file(weights: Weights, changes: Changes, out: Path, reporter: Reporter) 
 
 def _to_folder(model: Checkpoint, changes: dict[str, Changes], out: Path, reporter: Reporter) -> list[str]:
     kept, left = _files(model, changes)
-    wrote = writing(out, sum(size_of(file) for file in kept), reporter)
+    wrote = writing(out, sum(size_of(file) for file, _ in kept), reporter)
     casting = Casting(out, "keep")
     with replace_folder(out) as temporary:
-        for file in kept:
-            place = temporary / file.relative_to(model.path)
+        for file, relative in kept:
+            place, part = temporary / relative, relative.parent.name
             place.parent.mkdir(exist_ok=True)
-            part = file.parent.name if file.parent != model.path else ""
             weights = _rewritten(model, part, file) if part in changes else None
             if weights is None:
                 shutil.copyfile(file, place)
@@ -207,23 +206,24 @@ def _rewritten(model: Checkpoint, part: str, file: Path) -> Weights | None:
     return next((weights for weights in model.parts[part].files.values() if weights.path == file), None)
 
 
-def _files(model: Checkpoint, merged: Iterable[str]) -> tuple[list[Path], list[str]]:
-    """The files of the folder that the result has too, and the names of the others.
+def _files(model: Checkpoint, merged: Iterable[str]) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """The files of the folder that the result has too, each with its place in it, and the names of the others.
 
     Those of components, and what lies beside them but weights: a file of the whole model would be one without the
     adapters, and so would be other variants of a part that is merged.
     """
-    index = model.path / "model_index.json"
+    index = model.places[INDEX]
     named = read_config(index) if index.is_file() else {}
-    folders = [*model.parts, *model.layout.pads, "scheduler", *(name for name in named if re.fullmatch(r"\w+", name))]
+    names = [*model.parts, *model.layout.pads, "scheduler", *(name for name in named if re.fullmatch(r"\w+", name))]
+    folders = {"": index.parent} | {name: model.places.get(name, index.with_name(name)) for name in names}
     kept, left = [], []
-    for folder in (model.path, *(model.path / name for name in dict.fromkeys(folders))):
+    for name, folder in folders.items():
         files = sorted(file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
-        chosen = component_files(folder) if folder.name in merged and folder != model.path else None
+        chosen = component_files(folder) if name in merged else None
         for file in files:
             variant = file.suffix in (*WEIGHTS, ".msgpack", ".h5", ".onnx") or ".index." in file.name
-            if variant and (folder == model.path or (chosen is not None and file not in chosen)):
-                left.append(str(file.relative_to(model.path)))
+            if variant and (not name or (chosen is not None and file not in chosen)):
+                left.append(str(Path(name, file.name)))
             else:
-                kept.append(file)
+                kept.append((file, Path(name, file.name)))
     return kept, left

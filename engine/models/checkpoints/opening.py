@@ -70,6 +70,8 @@ class Checkpoint:
     metadata: dict[str, str]
     left_out: tuple[str, ...] = field(default=())
     """What in the files belongs to no part, in words."""
+    places: Places = field(default_factory=dict)
+    """Of a folder: where each of its parts lies."""
 
     @property
     def layout(self) -> Layout:
@@ -201,7 +203,7 @@ def _folder(path: Path, places: Places, field: str) -> Checkpoint:
     schedule = places["scheduler"] / "scheduler_config.json"
     scheduler = read_config(schedule) if schedule.is_file() else dict(LAYOUTS[family].scheduler)
     first = next(iter(parts["unet"].files.values()))
-    return Checkpoint(path, family, None, parts, scheduler, first.metadata, tuple(left_out))
+    return Checkpoint(path, family, None, parts, scheduler, first.metadata, tuple(left_out), places)
 
 
 def _part_of_folder(folder: Path, field: str) -> tuple[Part, list[str]]:

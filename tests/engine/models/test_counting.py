@@ -140,3 +140,7 @@ print(*(name for name in ("torch", "numpy", "diffusers", "transformers", "safete
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_tokens_of_an_embedded_base_are_counted_by_the_tokenizer_that_it_shares(miniatures):
+    assert_equal(counter("tiny-xl"), folder_tokenizer(tiny.FOLDER / "tokenizer", 32, 1 << 20))

@@ -314,6 +314,12 @@ def test_a_tensor_of_the_wrong_shape_is_named_with_both_shapes(tmp_path, sd1_ten
     assert "mid_block.resnets.0.conv1.weight is [3, 3, 3, 3], not [128, 128, 3, 3]" in refusal(write(tmp_path, odd))
 
 
+def test_a_unet_of_another_number_of_channels_is_refused(tmp_path, sd1_tensors):
+    eight = sd1_tensors[f"{UNET}input_blocks.0.0.weight"].repeat(1, 2, 1, 1)
+    said = refusal(write(tmp_path, sd1_tensors | {f"{UNET}input_blocks.0.0.weight": eight}))
+    assert "expected a UNet that takes 4 channels, or 9 to inpaint; found one that takes 8" in said
+
+
 def test_a_file_without_a_text_encoder_says_so(tmp_path, sd1_tensors):
     mute = {name: tensor for name, tensor in sd1_tensors.items() if not name.startswith(TEXT)}
     assert "expected a text encoder" in refusal(write(tmp_path, mute))

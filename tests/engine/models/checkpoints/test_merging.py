@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.config.operations import checked
 from engine.errors import UserError
+from engine.formats import kohya
 from engine.formats.adapter import Adapter, Factors
 from engine.formats.container import read_header
 from engine.formats.layers import Dense, DoRA, LoHa, LoKr
@@ -22,7 +23,9 @@ from engine.formats.weights import open_weights
 from engine.formats.writing import write_adapter
 from engine.lora.bake import baked
 from engine.models.checkpoints.opening import open_checkpoint
+from engine.models.load import load_family
 from engine.operate import Reporter
+from engine.operations.bases import open_model
 from engine.operations.checkpoints import convert
 from engine.operations.merge import merge
 
@@ -353,3 +356,33 @@ def test_by_force_a_file_is_replaced_by_itself_with_the_adapter(small_sd1, tmp_p
     run(base, [(file, 1.0)], base, force=True)
     run(small_sd1.path, [(file, 1.0)], tmp_path / "other.safetensors")
     assert digests(base) == digests(tmp_path / "other.safetensors")
+
+
+# ---- a base that lies in several folders
+
+
+def test_an_embedded_base_that_shares_its_folders_becomes_one_of_its_own(miniatures, little_bases, tmp_path):
+    family = load_family("tiny-xl", dtype=torch.float32, device="cpu")
+    unet, text = "mid_block.resnets.0.conv1", "encoder.layers.0.mlp.fc1"
+    weights = {(part, path): family.parts[part].get_submodule(path).weight for part, path in
+               (("unet", unet), ("text_encoder_2", text))}  # fmt: skip
+    parts = {}
+    for (part, path), weight in weights.items():
+        ones = (1, 1) if weight.ndim == 4 else ()
+        parts[part] = {path: Factors(torch.randn(2, *weight.shape[1:]), torch.randn(len(weight), 2, *ones) * 0.1, 1.0)}
+    kohya.write(tmp_path / "a.safetensors", Adapter(parts, family.metadata()), family.kohya_name, "fp32")
+    run("tiny-xl", [(tmp_path / "a.safetensors", 0.5)], tmp_path / "merged")
+    merged = load_family(str(tmp_path / "merged"), dtype=torch.float32, device="cpu")
+    for part, module in family.parts.items():
+        found = merged.parts[part].state_dict()
+        for name, tensor in module.state_dict().items():
+            place = (part, name.removesuffix(".weight"))
+            change = 0.5 * parts[part][place[1]].delta().float().reshape(tensor.shape) if place in weights else 0
+            torch.testing.assert_close(found[name], tensor + change, rtol=0, atol=1e-5)
+    StableDiffusionXLPipeline.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+
+
+def test_extracting_and_merging_open_the_inpainting_base_from_where_its_parts_lie(miniatures, little_bases):
+    model = open_model("tiny-inpaint", "base")
+    assert model.family == "sd1" and list(model.parts) == ["unet", "vae", "text_encoder"]
+    assert model.parts["unet"].header["conv_in.weight"].shape == (64, 9, 3, 3)
