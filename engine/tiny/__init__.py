@@ -72,3 +72,6 @@ UNSEEN = (
     "rocket",
 )
 """Emoji kept out of the training of its UNet and text encoder: Twemoji's short names, with spaces for _ and -."""
+
+NEAR_TWINS = ("snowman without snow", "brown mushroom", "rugby football", "person with crown")
+"""Kept out beside them: drawings of the same things. By their pictures alone no others come near."""
