@@ -7,7 +7,7 @@ each is moved to the step that the other was moved to, or the nearest that it ha
 from __future__ import annotations
 
 from rich.text import Text
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -74,7 +74,7 @@ class RunView(Vertical):
 
     def __init__(self, title: str) -> None:
         """`title`: of the panel, for the frame of what is shown in the first place."""
-        super().__init__()
+        super().__init__(classes="-nothing")
         self._title = title
         self.seen: Seen | None = None
         self._face = ""
@@ -101,27 +101,34 @@ class RunView(Vertical):
         for name, title in {**titles, "machine": "machine"}.items():
             self.query_one(f"#{name}").border_title = Content(title)
 
-    def on_resize(self, event: events.Resize) -> None:
-        self.set_class(event.size.height < SHORT, "-short")
-        self.set_class(event.size.height >= TALL, "-tall")
-        self.set_class(event.size.width >= WIDE, "-wide")
+    def on_resize(self) -> None:
+        self._fit()
         self.call_after_refresh(self._again)
 
-    def _again(self) -> None:
+    def _fit(self) -> None:
         """What is shown depends on how much room there is."""
+        self.set_class(self.size.height < SHORT, "-short")
+        self.set_class(self.size.height >= TALL, "-tall")
+        self.set_class(self.size.width >= WIDE, "-wide")
+
+    def _again(self) -> None:
+        """How it is shown depends on the room too."""
         if self.seen is not None:
             self.tell(self.seen)
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 
     def tell(self, seen: Seen | None) -> None:
-        """Show a run as it is now; None: there is none."""
+        """Show a run as it is now; None: there is none. Before the first layout, which tells how much there is room
+        for, nothing is shown."""
+        other = seen is not None and (self.seen is None or self.seen.id != seen.id)
+        self.seen = seen
+        if not self.size:
+            return
+        self._fit()
         self.set_class(seen is None, "-nothing")
         if seen is None:
-            self.seen = None
             return
-        other = self.seen is None or self.seen.id != seen.id
-        self.seen = seen
         if other:
             self._start_over()
         self.set_class(not seen.live, "-over")

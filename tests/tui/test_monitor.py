@@ -114,6 +114,14 @@ async def test_on_a_small_screen_there_are_title_chart_and_figures(open_desk, re
         assert CHART not in desk.text()
 
 
+async def test_what_has_no_room_is_not_shown_for_a_moment_either(open_desk, record, monkeypatch):
+    monkeypatch.setattr(RunView, "on_resize", lambda view: None)  # the run's first words come before its turn
+    record.live()
+    async with open_desk(size=(60, 20), panel="monitor") as desk:
+        await desk.sees(CHART, "step 120")
+        assert "events" not in desk.text()
+
+
 async def test_on_a_wide_screen_the_rates_are_beside_the_losses(open_desk, record):
     record.run()
     async with open_desk(size=(200, 60), panel="monitor") as desk:
@@ -498,6 +506,7 @@ async def test_the_log_of_a_run_that_is_over_is_read_once(open_desk, record):
 
         desk.app.call = counted
         await desk.press("Z")
+        await desk.until(lambda: asked, "a look at the log")
         await desk.sees("first", "last [/foo]")
         assert asked == ["jobs.log"]
         assert desk.app.query_one("#log")._timer is None
