@@ -1,4 +1,7 @@
-"""The UNet and its text encoder: noise prediction in latent space, conditioned on captions (Rombach et al. 2022).
+"""The UNet and its text encoder: denoising in latent space, conditioned on captions (Rombach et al. 2022).
+
+It predicts v (Salimans & Ho 2022), which at high noise is the picture itself: there a caption decides which drawing it
+will be, and an error of the predicted noise would hardly tell one from another.
 
 Latents of a picture never change, so they are kept by scene; more than half of all scenes come again. Timesteps are
 spread evenly over a batch. Attention is plain products: on a CPU the fused kernels are slower at these lengths.
@@ -26,7 +29,7 @@ from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN, ids_of
 
-PLAN = Plan(steps=9_500, rate=1e-3, batch=32, preview=2500)
+PLAN = Plan(steps=24_000, rate=1e-3, batch=32, preview=2000)
 SHAPE: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,
@@ -46,12 +49,13 @@ SCHEDULE: dict[str, Any] = {
     "clip_sample": False,
     "set_alpha_to_one": False,
     "steps_offset": 1,
+    "prediction_type": "v_prediction",
 }
 UNCAPTIONED = 0.1
 """How often a caption is left empty, for classifier-free guidance."""
-SNR = 5.0
-"""Cap of the signal-to-noise weight (Hang et al. 2023)."""
-KEPT = 100_000
+HEAVIEST = 5.0
+"""Cap of the weight of a picture's error, by its clean latents: at low noise there is little left to learn."""
+KEPT = 250_000
 """Latents in memory, 4 KiB each."""
 
 
@@ -65,7 +69,7 @@ class Denoiser(nn.Module):
         self.text = text
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
-        """The noise in latents [n, 4, 16, 16]."""
+        """The v of latents [n, 4, 16, 16]."""
         states = self.text(ids).last_hidden_state
         return self.unet(noisy, timesteps, states, return_dict=False)[0].float()
 
@@ -110,24 +114,26 @@ class Task:
         return [scenes.draw(self._names, chance) for _ in range(self._batch)]
 
     def noised(self, drawn: Sequence[scenes.Scene], chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Noisy latents, timesteps, the noise, the weight of each picture's error, and ids."""
+        """Noisy latents, timesteps, what is to be predicted, the weight of each picture's error, and ids."""
         clean = self._latents(drawn)
         timesteps = spread(chance, len(clean), len(self._signal))
         signal = self._signal[timesteps][:, None, None, None].to(clean.device)
         noise = torch.randn(clean.shape).to(clean.device)
-        ratio = signal / (1 - signal)
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+        wanted = signal.sqrt() * noise - (1 - signal).sqrt() * clean
+        # an error of v is one of the clean latents times 1 / (1 - signal)
+        weight = (HEAVIEST * (1 - signal)).clamp(max=1)
         captions = ["" if chance.random() < UNCAPTIONED else scene.caption for scene in drawn]
         ids = ids_of(self._tokenizer, captions, whole=True)
-        return noisy, timesteps.to(clean.device), noise, ratio.clamp(max=SNR) / ratio, ids.to(clean.device)
+        return noisy, timesteps.to(clean.device), wanted, weight, ids.to(clean.device)
 
     def batch(self, chance: Random) -> tuple[Tensor, ...]:
         """Fresh scenes, noised."""
         return self.noised(self.scenes(chance), chance)
 
 
-def loss(model: nn.Module, noisy: Tensor, timesteps: Tensor, noise: Tensor, weight: Tensor, *given: Tensor) -> Tensor:
-    """Weighted squared error of the noise that a model predicts from what it is given."""
+def loss(model: nn.Module, noisy: Tensor, timesteps: Tensor, wanted: Tensor, weight: Tensor, *given: Tensor) -> Tensor:
+    """Weighted squared error of what a model predicts from what it is given."""
     with torch.autocast(noisy.device.type, torch.bfloat16):
         predicted = model(noisy, timesteps, *given)
-    return (weight * (predicted - noise).square()).mean()
+    return (weight * (predicted - wanted).square()).mean()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +131,10 @@ def fit(
     replicas.train()
     told = saved = time.monotonic()
     told_step, running = first, 0.0
-    for step in range(first, plan.steps):
+    for step, batch in _batches(stage, draw, range(first, plan.steps)):
         for group in optimizer.param_groups:
             group["lr"] = plan.rate * _share(step, plan)
-        torch.manual_seed(chance(stage, step).getrandbits(48))
-        value = replicas.backward(loss, draw(chance(stage, step)))
+        value = replicas.backward(loss, batch)
         nn.utils.clip_grad_norm_(parameters.values(), plan.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -154,6 +153,21 @@ def fit(
             _shown(parameters, averaged, preview)
     _put(parameters, averaged)
     return module.eval().requires_grad_(False)
+
+
+def _batches(stage: str, draw: Callable[[Random], Batch], steps: range) -> Iterator[tuple[int, Batch]]:
+    """Each step with its batch, which is drawn while the step before is at work."""
+
+    def drawn(step: int) -> Batch:
+        torch.manual_seed(chance(stage, step).getrandbits(48))
+        return draw(chance(stage, step))
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming = [ahead.submit(drawn, step) for step in steps[:1]]
+        for step in steps:
+            batch = coming.pop().result()
+            coming = [ahead.submit(drawn, following) for following in (step + 1,) if following in steps]
+            yield step, batch
 
 
 @torch.no_grad()

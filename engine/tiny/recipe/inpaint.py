@@ -41,7 +41,7 @@ class Inpainter(nn.Module):
         object.__setattr__(self, "_text", text)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
-        """The noise in the first four of nine channels [n, 9, 16, 16]."""
+        """The v of the first four of nine channels [n, 9, 16, 16]."""
         with torch.no_grad():
             states = self._text(ids).last_hidden_state
         return self.unet(noisy, timesteps, states, return_dict=False)[0].float()

@@ -50,7 +50,7 @@ class DenoiserXL(nn.Module):
         object.__setattr__(self, "_texts", (text, text_2))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor, sizes: Tensor) -> Tensor:
-        """The noise in latents [n, 4, 16, 16]. sizes: [n, 6], as diffusers' `time_ids`."""
+        """The v of latents [n, 4, 16, 16]. sizes: [n, 6], as diffusers' `time_ids`."""
         states, pooled = conditioning(*self._texts, ids)
         added = {"text_embeds": pooled, "time_ids": sizes}
         return self.unet(noisy, timesteps, states, added_cond_kwargs=added, return_dict=False)[0].float()
