@@ -10,13 +10,14 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from tui_recordings import NOW, Recorder
 
 from engine.config.settings import Settings
+from engine.protocol.messages import DeviceFigures
 from loratui.app import Workbench
 
 DEADLINE = float(os.environ.get("LORATUI_DEADLINE", 20))
@@ -60,6 +61,18 @@ class Desk:
 
     async def no_longer_sees(self, text: str) -> Desk:
         return await self.until(lambda: text not in self.text(), f"{text!r} gone from the screen")
+
+    async def calm(self, figures: DeviceFigures | None = None) -> Desk:
+        """Have no more figures of this machine come; these are the last, or none are known."""
+        await self.app.call("devices.unwatch")
+        await self.pilot.pause()
+        self.app.devices = None
+        if figures is None:
+            self.app.news()
+        else:
+            self.app._told(figures)
+        await self.pilot.pause()
+        return self
 
     def text(self) -> str:
         """The screen, trailing blanks cut."""
@@ -117,17 +130,17 @@ def open_desk(workspace):
 
 
 @pytest.fixture
-def snapshot(request) -> Callable[[Desk], None]:
-    """Compare the screen's text with what was recorded for this test; LORATUI_SNAPSHOTS=write records it anew."""
+def snapshot(request) -> Callable[[Desk], Awaitable[None]]:
+    """Wait until the screen's text is what was recorded for this test; LORATUI_SNAPSHOTS=write records it anew."""
 
-    def compare(desk: Desk) -> None:
+    async def compare(desk: Desk) -> None:
         name = re.sub(r"[^\w.-]+", "-", request.node.name)
         path = Path(__file__).parent / "snapshots" / f"{name}.txt"
-        found = desk.text() + "\n"
         if os.environ.get("LORATUI_SNAPSHOTS") == "write":
             path.parent.mkdir(exist_ok=True)
-            path.write_text(found, encoding="utf-8")
+            path.write_text(desk.text() + "\n", encoding="utf-8")
         assert path.exists(), f"no snapshot yet: LORATUI_SNAPSHOTS=write writes {path.name}"
-        assert found == path.read_text(encoding="utf-8"), f"another screen than {path.name}:\n{found}"
+        wanted = path.read_text(encoding="utf-8")
+        await desk.until(lambda: desk.text() + "\n" == wanted, f"the screen of {path.name}")
 
     return compare

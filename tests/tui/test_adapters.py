@@ -122,11 +122,8 @@ async def test_the_look_of_the_adapters_panel(open_desk, library, snapshot, size
         await desk.press("space", "minus")
         side = desk.panel.query_one(Side)
         await desk.until(lambda: side._reports.of(desk.panel.selected), "what reading the tensors told")
-        await desk.pilot.pause()
-        desk.app.devices = None
-        desk.app.news()
-        await desk.pilot.pause()
-        snapshot(desk)
+        await desk.calm()
+        await snapshot(desk)
 
 
 # --- what the tensors tell
@@ -170,12 +167,14 @@ async def test_nothing_is_read_while_another_panel_is_in_front(open_desk, librar
     monkeypatch.setattr("loratui.screens.adapters_report.inspect", inspect)
     monkeypatch.setattr(adapters_side, "PAUSE", 3600.0)
     async with open_desk(settings=library, panel="adapters") as desk:
+        await desk.sees("film-grain")
         await desk.press("end")
         await desk.sees("loads in …")
         side = desk.panel.query_one(Side)
         assert side._reading
         await desk.press("1")
-        assert not asked and not side._reading
+        await desk.until(lambda: not side._reading, "the reading given up")
+        assert not asked
         monkeypatch.setattr(adapters_side, "PAUSE", 0.0)
         await desk.press("5")
         await desk.sees("✗ read")

@@ -615,7 +615,7 @@ async def test_the_look_of_the_dataset_panel(open_desk, project, tmp_path, monke
         await at(desk, "IMG_0004.bmp")
         await desk.until(lambda: size[0] < 100 or "42/30" in desk.text(), "the tokens counted")
         await desk.until(lambda: size[0] < 100 or "▀" in desk.text(), "the picture")
-        snapshot(desk)
+        await snapshot(desk)
 
 
 @pytest.mark.parametrize("size", [(60, 20), (200, 50), (250, 80)])

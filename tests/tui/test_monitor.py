@@ -15,6 +15,16 @@ from loratui.widgets.picture import Picture
 from loratui.widgets.sample_grid import SampleGrid
 
 GIB = 1 << 30
+FIGURES = DeviceFigures(
+    t=NOW, cpu=31.0, memory_used=9 * GIB, memory_total=128 * GIB, disk_free=80 * GIB,
+    gpus=[
+        GpuFigures(
+            uuid="GPU-1", name="NVIDIA H100", index=0, utilization=97, memory_used=17 * GIB, memory_total=80 * GIB,
+            temperature=61, power=512.0, power_limit=700.0,
+        )
+    ],
+)  # fmt: skip
+"""Of a machine that always does the same."""
 CHART = "smoothed .98"
 """What the legend of the losses has, and nothing else on the screen."""
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
@@ -52,21 +62,6 @@ async def watch(desk, run) -> None:
     await desk.until(lambda: desk.panel._timer is None, "the screen to be up to date")
 
 
-async def calm(desk) -> None:
-    """Figures of the machine that are always the same."""
-    await desk.app.call("devices.unwatch")
-    await desk.pilot.pause()
-    gpu = GpuFigures(
-        uuid="GPU-1", name="NVIDIA H100", index=0, utilization=97, memory_used=17 * GIB, memory_total=80 * GIB,
-        temperature=61, power=512.0, power_limit=700.0,
-    )  # fmt: skip
-    figures = DeviceFigures(
-        t=NOW, cpu=31.0, memory_used=9 * GIB, memory_total=128 * GIB, disk_free=80 * GIB, gpus=[gpu]
-    )
-    desk.app._told(figures)
-    await desk.pilot.pause()
-
-
 def step(number: int, loss: float | None = 0.1) -> protocol.Step:
     return protocol.Step(t=NOW - 60 + number / 10, step=number, loss=loss, lr={"unet": 1e-4}, seconds=1.5)
 
@@ -79,9 +74,9 @@ async def test_a_finished_run_looks_like_this(open_desk, record, snapshot, size)
     record.run(name="dreambooth [/foo]")
     async with open_desk(size=size, panel="monitor") as desk:
         await desk.sees("✓ done", "200/200", "took 5:03", "step 200")
-        await calm(desk)
+        await desk.calm(FIGURES)
         await desk.until(lambda: not grid(desk)._reading, "the thumbnails")
-        snapshot(desk)
+        await snapshot(desk)
 
 
 @SIZES
@@ -89,9 +84,9 @@ async def test_a_live_run_looks_like_this(open_desk, record, snapshot, size):
     record.live(ago=200.0)
     async with open_desk(size=size, panel="monitor") as desk:
         await desk.sees("● running", "120/200", "1.50 s/it", "ends 11:09")
-        await calm(desk)
+        await desk.calm(FIGURES)
         await desk.until(lambda: not grid(desk)._reading, "the thumbnails")
-        snapshot(desk)
+        await snapshot(desk)
 
 
 @SIZES
@@ -99,9 +94,9 @@ async def test_a_crashed_run_looks_like_this(open_desk, record, snapshot, size):
     record.run(state="crashed", steps=90, log="step 89\n[/foo] CUDA error\n")
     async with open_desk(size=size, panel="monitor") as desk:
         await desk.sees("✗ crashed at step 90", "[/foo] CUDA error", "r tries it again", "90/200")
-        await calm(desk)
+        await desk.calm(FIGURES)
         await desk.until(lambda: not grid(desk)._reading, "the thumbnails")
-        snapshot(desk)
+        await snapshot(desk)
 
 
 async def test_on_a_small_screen_there_are_title_chart_and_figures(open_desk, record):
@@ -131,7 +126,7 @@ async def test_on_a_wide_screen_the_rates_are_beside_the_losses(open_desk, recor
 async def test_the_machine_is_shown_beside_a_live_run_and_not_beside_one_that_is_over(open_desk, record):
     live, over = record.live(), record.run(ago=9000.0)
     async with open_desk(panel="monitor") as desk:
-        await calm(desk)
+        await desk.calm(FIGURES)
         await desk.sees("gpu0  95 %  17.0/80 GB  61 °C  510 W  H100", "cpu 30 %  ram 9.0/128 GB  disk 80 GB free")
         await watch(desk, over)
         await desk.no_longer_sees("gpu0  95 %")

@@ -161,14 +161,14 @@ async def test_the_panel_of_projects_at_80_by_24(open_desk, record, snapshot):
     everything(record)
     async with open_desk(size=(80, 24)) as desk:
         await settled(desk)
-        snapshot(desk)
+        await snapshot(desk)
 
 
 async def test_the_panel_of_projects_at_120_by_40(open_desk, record, snapshot):
     everything(record)
     async with open_desk(size=(120, 40)) as desk:
         await settled(desk)
-        snapshot(desk)
+        await snapshot(desk)
 
 
 def everything(record) -> None:
@@ -189,6 +189,4 @@ async def settled(desk) -> None:
     desk.panel.query_one("#runs").focus()
     await desk.press("j", "j")
     await desk.sees("batch 1 with accumulate 4 fits")
-    desk.app.devices = None
-    desk.app.news()
-    await desk.pilot.pause()
+    await desk.calm()

@@ -28,16 +28,14 @@ async def test_the_app_looks_as_recorded_in_every_theme(open_desk, record, name)
         await desk.sees("cat r16", "✗ out of memory", "queue")
         await desk.press("enter")
         await desk.until(lambda: desk.app.focused.id == "runs", "the focus on the runs")
-        desk.app.devices = None
-        desk.app.news()
-        await desk.pilot.pause()
-        picture = drawn(desk.app.export_screenshot(title="loratui"))
-    path = FOLDER / f"theme-{name}.svg"
-    if os.environ.get("LORATUI_SNAPSHOTS") == "write":
-        path.write_text(picture, encoding="utf-8")
-    assert picture == path.read_text(encoding="utf-8"), f"another picture than {path.name}"
+        await desk.calm()
+        path = FOLDER / f"theme-{name}.svg"
+        if os.environ.get("LORATUI_SNAPSHOTS") == "write":
+            path.write_text(picture(desk), encoding="utf-8")
+        recorded = path.read_text(encoding="utf-8")
+        await desk.until(lambda: picture(desk) == recorded, f"the picture {path.name}")
 
 
-def drawn(svg: str) -> str:
-    """The picture without what names it by a number of its own."""
-    return re.sub(r"terminal-\d+", "terminal", svg)
+def picture(desk) -> str:
+    """The screen as SVG, without what names it by a number of its own."""
+    return re.sub(r"terminal-\d+", "terminal", desk.app.export_screenshot(title="loratui"))

@@ -274,5 +274,4 @@ async def test_the_look_of_the_train_panel(open_desk, draft, snapshot, size, mon
         keeper = desk.panel.keeper
         keeper.plan = msgspec.structs.replace(keeper.plan, disk_free=80 << 30)
         desk.panel._show()
-        await desk.pilot.pause()
-        snapshot(desk)
+        await snapshot(desk)
