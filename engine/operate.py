@@ -38,6 +38,7 @@ OPERATIONS = {
     "fit_weights": "engine.operations.fit:fit_weights",
     "convert_checkpoint": "engine.operations.checkpoints:convert",
     "merge": "engine.operations.merge:merge",
+    "caption": "engine.operations.caption:caption",
 }
 """Name → `module:function`; the function takes a request and a Reporter and returns a message."""
 

@@ -166,6 +166,16 @@ class EditMetadata(Operation, frozen=True, kw_only=True):
     force: Annotated[bool, _m(_FORCE)] = False
 
 
+class Caption(Operation, frozen=True, kw_only=True):
+    """Captions for the images of a folder, in the words that a scorer knows."""
+
+    path: Annotated[str, _m("folder of images", min_length=1)]
+    scorer: Annotated[Literal["tiny"], _m("what finds the words: the embedded base's own")] = "tiny"
+    top: Annotated[int, _m("names to tell of each image", "names", ge=1, le=32)] = 3
+    write: Annotated[bool, _m("write captions into .txt files beside the images that have none")] = False
+    force: Annotated[bool, _m("also in place of captions that are there")] = False
+
+
 def _one_measure(names: tuple[str, ...], required: bool) -> Callable[[Any], list[Problem]]:
     """A rule: at most one of these fields is set, or exactly one."""
 
@@ -198,6 +208,7 @@ OPERATIONS: dict[str, type[Operation]] = {
     "fit_weights": FitWeights,
     "convert_checkpoint": ConvertCheckpoint,
     "merge": Merge,
+    "caption": Caption,
 }
 """Every operation by its name."""
 
@@ -218,8 +229,17 @@ def _some_edit(request: EditMetadata) -> list[Problem]:
     return problems
 
 
+def _force_writes(request: Caption) -> list[Problem]:
+    """A rule: what is to be overwritten is written."""
+    if request.write or not request.force:
+        return []
+    advice = "say write as well, or leave force away"
+    return [Problem(where="request", field="force", expected="write beside it", found="force alone", advice=advice)]
+
+
 _RULES: dict[type[Operation], tuple[Callable[[Any], list[Problem]], ...]] = {
     EditMetadata: (_some_edit,),
+    Caption: (_force_writes,),
     Compose: (_one_measure(("rank", "energy"), required=False),),
     Interpolate: (_one_measure(("rank", "energy"), required=False),),
     Resize: (_one_measure(("rank", "energy"), required=True),),

@@ -196,6 +196,35 @@ class MetadataEdited(Report, frozen=True):
     metadata: dict[str, str]
 
 
+class Tag(Report, frozen=True):
+    """A word, and the cosine of the image and a caption that has it."""
+
+    text: str
+    score: float
+
+
+class CaptionedImage(Report, frozen=True):
+    """What a scorer finds in one image."""
+
+    path: str
+    caption: str
+    names: list[Tag]
+    colour: Tag
+    place: Tag
+    """Of size and place; its text is empty where neither is worth saying."""
+    before: str
+    """The caption that was there, empty for none."""
+    written: bool
+
+
+class Captioned(Report, frozen=True):
+    """Images were looked at, and captions written where that was asked for."""
+
+    images: list[CaptionedImage]
+    unreadable: list[str]
+    """Images that could not be read."""
+
+
 ANSWERS: dict[str, type[Message]] = {
     "inspect": Inspected,
     "convert": Converted,
@@ -208,5 +237,6 @@ ANSWERS: dict[str, type[Message]] = {
     "fit_weights": Fitted,
     "convert_checkpoint": CheckpointWritten,
     "merge": CheckpointWritten,
+    "caption": Captioned,
 }
 """What each operation answers."""

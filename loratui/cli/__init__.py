@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from loratui import __version__
-from loratui.cli import adapter, adapter_files, checkpoint, config, demo, doctor, generate, queue, runs, train
+from loratui.cli import adapter, adapter_files, checkpoint, config, dataset, demo, doctor, generate, queue, runs, train
 
 # Without Rich: help is plain text, appears at once, and a `[section.field]` in it is not taken for markup.
 app = typer.Typer(name="loratui", rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -29,6 +29,7 @@ adapter.app.command("convert")(adapter_files.convert)
 adapter.app.command("edit-metadata")(adapter_files.edit_metadata)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(runs.app, name="runs")
 app.add_typer(queue.app, name="queue")
 app.add_typer(config.app, name="config")
