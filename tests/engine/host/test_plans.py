@@ -241,6 +241,6 @@ def test_a_hub_id_that_is_not_here_asks_no_network(tmp_path, folder, monkeypatch
 
 
 def test_a_base_of_other_sizes_leaves_those_of_its_adapters_open(tmp_path, folder, monkeypatch):
-    monkeypatch.setitem(sizes._KNOWN, ((64, 128, 128), 1, 128, 128, 3), None)
+    monkeypatch.setattr(sizes, "_KNOWN", {})
     told = planned(tmp_path, form(folder("a", (64, 64))))
     assert told.adapter_bytes is None and told.buckets[0].startswith("64×64")
