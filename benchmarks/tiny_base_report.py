@@ -66,17 +66,17 @@ class Outcome:
         return msgspec.json.format(msgspec.json.encode(asdict(self)), indent=2).decode()
 
     def tables(self) -> Group:
-        """The table for a terminal."""
+        """The tables for a terminal."""
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         place = (
             f"base {self.base}; {self.learned} emoji count as learned; {self.pictures} pictures\n"
             f"{self.machine}; {versions}; {self.seconds:.0f} s in all"
         )
-        return Group(_table(self.figures), place)
+        return Group(_table(self.figures), _meanings(self.figures), place)
 
     def record(self) -> None:
         """Keep the table in results-tiny-base.md, in place of what was there."""
-        console = Console(file=io.StringIO(), width=120, color_system=None)
+        console = Console(file=io.StringIO(), width=100, color_system=None)
         console.print(self.tables(), markup=False, highlight=False)
         lines = "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
         RESULTS.write_text(f"# Last results of `benchmarks.tiny_base`\n\n```text\n{lines}\n```\n")
@@ -90,7 +90,6 @@ def _table(figures: Sequence[Figure]) -> Table:
     for heading in ("found", "ideal", "bar"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
-    table.add_column("what it says")
     exam = ""
     for figure in figures:
         if exam not in ("", figure.exam):
@@ -102,9 +101,17 @@ def _table(figures: Sequence[Figure]) -> Table:
             "" if figure.ideal is None else shown(figure.ideal, figure.unit),
             "" if figure.bar is None else shown(figure.bar, figure.unit),
             "" if figure.bar is None else "MISSED" if figure.missed else "holds",
-            figure.meaning,
         )
         exam = figure.exam
+    return table
+
+
+def _meanings(figures: Sequence[Figure]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    for figure in figures:
+        if figure.meaning:
+            table.add_row(f"{figure.exam}, {figure.what}:", figure.meaning)
     return table
 
 
