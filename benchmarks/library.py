@@ -2,8 +2,9 @@
 
     python -m benchmarks.library [--files 5000] [--modules 264] [--json]
 
-The files have real headers, of kohya's naming with three tensors a module, and holes for tensors. A host of its own is
-asked as the app asks it: for the first page, for every page, for words among all of them, and again.
+The files have real headers, of kohya's naming with three tensors a module, and holes for tensors. No two have the same
+metadata; ranks, precisions and numbers of modules differ as in a library that has grown, in 60 ways. A host of its own
+is asked as the app asks it: for the first page, for every page, for words among all of them, and again.
 """
 
 from __future__ import annotations
@@ -20,30 +21,33 @@ from pathlib import Path
 from engine.protocol.browse import AdaptersRef
 from loratui.client import Host, connect
 
-RANK = 16
+RANKS, DTYPES, SHARES = (4, 8, 16, 32, 64, 128), {"F16": 2, "F32": 4}, (1.0, 0.9, 0.75, 0.6, 0.5)
+"""What files differ in: their ranks, their precisions with bytes, and the share of the modules that they hold."""
 PAGE, ALL = 200, 1000
 
 
-def header(modules: int) -> tuple[bytes, int]:
-    """The header of a file with so many modules, and the bytes of its tensors."""
-    table: dict[str, dict] = {"__metadata__": {"ss_network_dim": str(RANK), "ss_base_model_version": "sd_v1"}}
+def header(number: int, modules: int) -> tuple[bytes, int]:
+    """The header of one of the files, and the bytes of its tensors."""
+    rank, (dtype, width), share = RANKS[number % 6], list(DTYPES.items())[number // 6 % 2], SHARES[number // 12 % 5]
+    said = {"ss_network_dim": str(rank), "ss_base_model_version": "sd_v1", "ss_output_name": f"adapter-{number}"}
+    table: dict[str, dict] = {"__metadata__": said}
     end = 0
-    for number in range(modules):
-        block, layer = divmod(number, 8)
+    for module in range(round(modules * share)):
+        block, layer = divmod(module, 8)
         name = f"lora_unet_down_blocks_{block}_attentions_0_transformer_blocks_{layer}_attn1_to_q"
-        for key, shape in (("alpha", []), ("lora_down.weight", [RANK, 320]), ("lora_up.weight", [320, RANK])):
-            size = 2
+        for key, shape in (("alpha", []), ("lora_down.weight", [rank, 320]), ("lora_up.weight", [320, rank])):
+            size = width
             for side in shape:
                 size *= side
-            table[f"{name}.{key}"] = {"dtype": "F16", "shape": shape, "data_offsets": [end, end + size]}
+            table[f"{name}.{key}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
             end += size
     content = json.dumps(table).encode()
     return struct.pack("<Q", len(content)) + content, end
 
 
 def write(folder: Path, files: int, modules: int) -> None:
-    content, end = header(modules)
     for number in range(files):
+        content, end = header(number, modules)
         path = folder / f"{number // 500:02}" / f"adapter-{number:05}.safetensors"
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:

@@ -1,6 +1,7 @@
-"""What an adapter file is, told by its header: for lists of thousands, in a millisecond each and without torch.
+"""What an adapter file is, told by its header: for lists of thousands, in a millisecond or less each and without torch.
 
-Names and shapes tell the format, the ranks and what is adapted. Alpha lies among the tensors, so a few bytes are read
+Names and shapes tell the format, the ranks and what is adapted; many files of a library have the same ones, so they are
+looked into once. Alpha lies among the tensors, so a few bytes are read
 for each kind of module. A file that is only in part of a known format says what else is in it, since a reader that took
 the known part alone would draw other pictures.
 """
@@ -15,6 +16,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,8 +41,13 @@ class _Metadata(msgspec.Struct):
     metadata: dict[str, str] = msgspec.field(name="__metadata__", default={})
 
 
+class _Parted(msgspec.Struct):
+    metadata: msgspec.Raw = msgspec.field(name="__metadata__", default=msgspec.Raw(b"{}"))
+
+
 Tensors = Mapping[str, _Tensor]
 _tensors, _metadata = msgspec.json.Decoder(dict[str, _Tensor]), msgspec.json.Decoder(_Metadata)
+_parted, _texts = msgspec.json.Decoder(_Parted), msgspec.json.Decoder(dict[str, str])
 
 
 class _Module(NamedTuple):
@@ -73,19 +80,18 @@ def outline(path: Path) -> Outline:
     """What the header of a safetensors file says. Raises UserError where it is none or not whole, and OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        metadata, tensors, start = _header(path, descriptor)
-        name, modules = _recognised(tensors)
-        ranks = sorted({module.rank for module in modules if module.rank})[:MOST_RANKS]
+        metadata, layout, start = _header(path, descriptor)
+        tensors, name = layout.tensors, layout.format
         said = family_said(metadata)
         return Outline(
             metadata=metadata,
             tensors=len(tensors),
             format=name,
             problem="" if name else _strangers(path, tensors),
-            family=_family(tensors, modules, name) if said is None else said,
-            ranks=ranks,
-            alphas=_alphas(modules, tensors, descriptor, start) or _implied_alphas(name, metadata, ranks),
-            modules=dict(Counter(module.part for module in modules)),
+            family=layout.family if said is None else said,
+            ranks=list(layout.ranks),
+            alphas=_alphas(layout.alphas, descriptor, start) or _implied_alphas(name, metadata, layout.ranks),
+            modules=dict(layout.modules),
             trigger=trigger_said(metadata) or _tokens(path, tensors, name),
         )
     finally:
@@ -114,20 +120,42 @@ def _raw(descriptor: int) -> bytes:
     return os.pread(descriptor, length, 8) if 2 <= length <= min(MAX_HEADER, room) else b""
 
 
-def _header(path: Path, descriptor: int) -> tuple[dict[str, str], Tensors, int]:
-    """Metadata, tensors and where their bytes begin. What is odd is left to the reader that finds words for it."""
+class _Layout:
+    """What names and shapes alone tell."""
+
+    def __init__(self, tensors: Tensors):
+        self.tensors = tensors
+        self.end = max((tensor.data_offsets[1] for tensor in tensors.values()), default=-1)
+        self.format, modules = _recognised(tensors)
+        self.ranks = sorted({module.rank for module in modules if module.rank})[:MOST_RANKS]
+        self.family = _family(tensors, modules, self.format)
+        self.modules = Counter(module.part for module in modules)
+        occurring = {(module.part, module.rank): module.alpha for module in modules if module.alpha in tensors}
+        self.alphas = [tensors[key] for key in list(occurring.values())[:MOST_ALPHAS]]
+
+
+@lru_cache(maxsize=64)
+def _layout(table: bytes) -> _Layout:
+    """Of a header without its metadata. Raises as msgspec does where it is none."""
+    tensors = _tensors.decode(table)
+    tensors.pop("__metadata__", None)
+    return _Layout(tensors)
+
+
+def _header(path: Path, descriptor: int) -> tuple[dict[str, str], _Layout, int]:
+    """Metadata, layout and where tensors' bytes begin. What is odd is left to the reader that finds words for it."""
     raw, size = _raw(descriptor), os.fstat(descriptor).st_size
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        metadata, tensors = _metadata.decode(raw).metadata, _tensors.decode(raw)
-        tensors.pop("__metadata__", None)
-        if max((tensor.data_offsets[1] for tensor in tensors.values()), default=-1) == size - 8 - len(raw):
-            return metadata, tensors, 8 + len(raw)
+        said = bytes(_parted.decode(raw).metadata)
+        metadata, layout = _texts.decode(said), _layout(raw.replace(said, b"{}", 1))
+        if layout.end == size - 8 - len(raw):
+            return metadata, layout, 8 + len(raw)
     header = read_header(path)
     tensors, end = {}, 0
     for key, info in header.tensors.items():  # in the order of their bytes, without gaps
         tensors[key] = _Tensor(info.dtype, list(info.shape), (end, end + info.size))
         end += info.size
-    return header.metadata, tensors, size - end
+    return header.metadata, _Layout(tensors), size - end
 
 
 # ---- formats
@@ -273,10 +301,9 @@ def _family(tensors: Tensors, modules: list[_Module], name: str) -> str:
     return "sdxl" if deep else ""
 
 
-def _alphas(modules: list[_Module], tensors: Tensors, descriptor: int, start: int) -> list[float]:
+def _alphas(tensors: list[_Tensor], descriptor: int, start: int) -> list[float]:
     """The alphas that occur, by one module of each rank in each part."""
-    keys = {(module.part, module.rank): module.alpha for module in modules if module.alpha in tensors}
-    read = (_number(tensors[key], descriptor, start) for key in list(keys.values())[:MOST_ALPHAS])
+    read = (_number(tensor, descriptor, start) for tensor in tensors)
     return sorted({value for value in read if value is not None})
 
 
