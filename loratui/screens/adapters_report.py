@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import statistics
+import subprocess
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -68,26 +71,28 @@ def _key(found: AdapterHeader) -> Key:
 
 
 async def inspect(path: str) -> Report | None:
-    """What the engine says of a file; None where it could not be started or was ended from outside."""
+    """What the engine says of a file; None where it could not be started or was ended from outside.
+
+    A thread waits for it: to close pipes of the event loop takes that loop, and the app may just be ending.
+    """
     request = msgspec.json.encode({"path": path, "layers": True})
     try:
-        process = await asyncio.create_subprocess_exec(
-            *engine_command("operate", "inspect"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+        process = subprocess.Popen(
+            engine_command("operate", "inspect"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env=engine_environment(),
             start_new_session=True,
         )
     except OSError as error:
         return Report(problem=f"the engine can't be started: {error.strerror or error}")
     try:
-        said, _ = await process.communicate(request)
+        said, _ = await asyncio.to_thread(process.communicate, request)
     finally:
-        if process.returncode is None:
+        if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()  # to the end of its pipes, which would outlive it
+                os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started, which holds its pipes too
     return heard(said)
 
 

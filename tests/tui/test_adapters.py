@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from engine.config.settings import App, Settings
 from engine.protocol.browse import AdapterHeader
 from engine.protocol.operations import Inspected, InspectedLayer, InspectedPart, Loading
 from loratui.screens import adapters_side
-from loratui.screens.adapters_report import Report, Reports, heard, report_lines
+from loratui.screens.adapters_report import Report, Reports, heard, inspect, report_lines
 from loratui.screens.adapters_side import Side
 
 
@@ -178,6 +180,30 @@ async def test_nothing_is_read_while_another_panel_is_in_front(open_desk, librar
         monkeypatch.setattr(adapters_side, "PAUSE", 0.0)
         await desk.press("5")
         await desk.sees("✗ read")
+
+
+def test_an_app_that_ends_waits_for_no_engine_and_leaves_none(tmp_path, monkeypatch):
+    pid = tmp_path / "pid"
+    program = f"sleep 1000 & echo $$ > '{pid}'; wait"
+    monkeypatch.setattr("loratui.screens.adapters_report.engine_command", lambda *_: ["sh", "-c", program])
+
+    async def app() -> asyncio.Task:
+        reading = asyncio.create_task(inspect("/a"))
+        while not (pid.exists() and pid.read_text().endswith("\n")):
+            await asyncio.sleep(0.01)
+        reading.cancel()
+        await asyncio.wait([reading], timeout=1.0)
+        return reading
+
+    loop = asyncio.new_event_loop()
+    reading = loop.run_until_complete(app())
+    loop.close()
+    assert reading.cancelled()
+    deadline = time.monotonic() + 20
+    with pytest.raises(ProcessLookupError):  # it is reaped once nobody has its pipes
+        while time.monotonic() < deadline:
+            os.kill(int(pid.read_text()), 0)
+            time.sleep(0.01)
 
 
 def inspected(**facts) -> Inspected:
