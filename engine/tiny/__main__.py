@@ -4,7 +4,7 @@
         --work tiny-work
 
 Cut off, it goes on where it was. The folders `base`, `scorer`, `inpaint` and `xl` of the working folder are what ships
-in engine/tiny; `preview.png` shows how the drawing comes along.
+in engine/tiny; `preview-*.png` show how the drawing comes along.
 """
 
 from __future__ import annotations

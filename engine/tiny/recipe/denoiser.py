@@ -53,6 +53,9 @@ SCHEDULE: dict[str, Any] = {
 }
 UNCAPTIONED = 0.1
 """How often a caption is left empty, for classifier-free guidance."""
+FIRST, ALL_FROM = 200, 9_000
+"""Names to begin with, and the step from which on all are there. A model that tells few apart by their captions takes
+others up; with all at once it draws their mean for long."""
 HEAVIEST = 5.0
 """Cap of the weight of a picture's error, by its clean latents: at low noise there is little left to learn."""
 KEPT = 250_000
@@ -107,11 +110,19 @@ class Task:
     """A batch of scenes to denoise."""
 
     def __init__(self, tokenizer: CLIPTokenizer, latents: Latents, names: Sequence[str], batch: int):
-        self._tokenizer, self._latents, self._names, self._batch = tokenizer, latents, names, batch
+        self._tokenizer, self._latents, self._batch = tokenizer, latents, batch
+        self.names = Random("order").sample(names, len(names))
         self._signal = DDIMScheduler(**SCHEDULE).alphas_cumprod
 
-    def scenes(self, chance: Random) -> list[scenes.Scene]:
-        return [scenes.draw(self._names, chance) for _ in range(self._batch)]
+    def first_names(self, step: int) -> list[str]:
+        """The names that are shown at a step: ever more, by the same factor each."""
+        total = len(self.names)
+        grown = FIRST * max(1.0, total / FIRST) ** min(1.0, step / ALL_FROM)
+        return self.names[: round(grown)]
+
+    def scenes(self, names: Sequence[str], chance: Random) -> list[scenes.Scene]:
+        """A batch of scenes of these names."""
+        return [scenes.draw(names, chance) for _ in range(self._batch)]
 
     def noised(self, drawn: Sequence[scenes.Scene], chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Noisy latents, timesteps, what is to be predicted, the weight of each picture's error, and ids."""
@@ -127,9 +138,9 @@ class Task:
         ids = ids_of(self._tokenizer, captions, whole=True)
         return noisy, timesteps.to(clean.device), wanted, weight, ids.to(clean.device)
 
-    def batch(self, chance: Random) -> tuple[Tensor, ...]:
-        """Fresh scenes, noised."""
-        return self.noised(self.scenes(chance), chance)
+    def batch(self, step: int, chance: Random) -> tuple[Tensor, ...]:
+        """Fresh scenes of the names of a step, noised."""
+        return self.noised(self.scenes(self.first_names(step), chance), chance)
 
 
 def loss(model: nn.Module, noisy: Tensor, timesteps: Tensor, wanted: Tensor, weight: Tensor, *given: Tensor) -> Tensor:

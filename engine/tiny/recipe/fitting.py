@@ -105,7 +105,7 @@ class Replicas:
 def fit(
     stage: str,
     module: nn.Module,
-    draw: Callable[[Random], Batch],
+    draw: Callable[[int, Random], Batch],
     loss: Callable[..., Tensor],
     plan: Plan,
     work: Path,
@@ -113,7 +113,7 @@ def fit(
     preview: Callable[[], None] | None = None,
     shares: int = 1,
 ) -> nn.Module:
-    """Train `module` on `loss(module, *draw(chance))` and leave the averaged weights in it, frozen.
+    """Train `module` on `loss(module, *draw(step, chance))` and leave the averaged weights in it, frozen.
 
     Goes on from a state in `work`. `preview` is called now and then with the averaged weights in the module. shares: of
     a batch, side by side.
@@ -155,12 +155,12 @@ def fit(
     return module.eval().requires_grad_(False)
 
 
-def _batches(stage: str, draw: Callable[[Random], Batch], steps: range) -> Iterator[tuple[int, Batch]]:
+def _batches(stage: str, draw: Callable[[int, Random], Batch], steps: range) -> Iterator[tuple[int, Batch]]:
     """Each step with its batch, which is drawn while the step before is at work."""
 
     def drawn(step: int) -> Batch:
         torch.manual_seed(chance(stage, step).getrandbits(48))
-        return draw(chance(stage, step))
+        return draw(step, chance(stage, step))
 
     with ThreadPoolExecutor(1) as ahead:
         coming = [ahead.submit(drawn, step) for step in steps[:1]]

@@ -88,8 +88,8 @@ class Task:
         latents = self._vae.encode(hidden).latent_dist.mode() * self._vae.config.scaling_factor
         return torch.cat([F.interpolate(masks, size=latents.shape[-2:]).to(latents.device), latents], 1)
 
-    def batch(self, chance: Random) -> tuple[Tensor, ...]:
-        """As the base's, with what is given beside the noisy latents."""
-        drawn = self.base.scenes(chance)
+    def batch(self, step: int, chance: Random) -> tuple[Tensor, ...]:
+        """As the base's last ones, with what is given beside the noisy latents."""
+        drawn = self.base.scenes(self.base.names, chance)
         noisy, *others = self.base.noised(drawn, chance)
         return torch.cat([noisy, self.given(drawn, chance)], 1), *others

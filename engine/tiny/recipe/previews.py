@@ -15,7 +15,7 @@ from engine.tiny import scenes
 from engine.tiny.drawings import Emoji, pooled
 
 STEPS, GUIDANCE_SCALE = 25, 4.0
-PLAIN = 48
+PLAIN = 24
 OTHERS = (
     "a small {} at the top left on a {} background",
     "a {} on the right on a {} background",
@@ -33,7 +33,7 @@ def draw(folder: Path, names: list[str], sheet: Path, emoji: Emoji | None = None
     colours = list(tiny.COLOURS)
     plain = [(name, chance.choice(colours)) for name in chance.sample(names, PLAIN)]
     captions = [scenes.caption(*pair) for pair in plain]
-    captions += [form.format(chance.choice(names), chance.choice(colours)) for form in OTHERS for _ in range(4)]
+    captions += [form.format(chance.choice(names), chance.choice(colours)) for form in OTHERS for _ in range(2)]
     family = load_family(str(folder), dtype=torch.float32, device="cpu")
     side = tiny.RESOLUTION
     requests = [sampler.Request(said, "", 1, side, side, STEPS, GUIDANCE_SCALE) for said in captions]

@@ -74,7 +74,7 @@ class Recipe:
         plan = self._plan(autoencoder.PLAN)
         exam = self._exam()
 
-        def draw(chance: Random) -> tuple[torch.Tensor]:
+        def draw(step: int, chance: Random) -> tuple[torch.Tensor]:
             return (autoencoder.crops(painters, names, chance, plan.batch).to(self.device),)
 
         def preview() -> None:
@@ -99,7 +99,7 @@ class Recipe:
         torch.manual_seed(1)
         towers = pair.Pair(self.tokenizer).to(self.device)
 
-        def draw(chance: Random) -> tuple[torch.Tensor, ...]:
+        def draw(step: int, chance: Random) -> tuple[torch.Tensor, ...]:
             return pair.batch(self.tokenizer, self.painter, self.names, chance)
 
         def preview() -> None:
@@ -133,8 +133,9 @@ class Recipe:
         def preview() -> None:
             folder = self.work / "preview"
             shipping.base(folder, self.tokenizer, self.vae, model.text, model.unet)
-            right = previews.draw(folder, self.names, self.work / "preview.png", self.painter.emoji)
-            self.say(f"denoiser: {right}")
+            for names, of in ((task.names[: denoiser.FIRST], "the first"), (task.names, "all")):
+                sheet = self.work / f"preview-{of.split()[-1]}.png"
+                self.say(f"denoiser, of {of} names: {previews.draw(folder, names, sheet, self.painter.emoji)}")
 
         self._fit_denoiser("denoiser", model, task.batch, denoiser.PLAN, preview)
         return model
@@ -154,14 +155,14 @@ class Recipe:
         torch.manual_seed(3)
         model = xl.DenoiserXL(base, text, text_2).to(self.device)
         task = self._task
-        self._fit_denoiser("xl", model, lambda chance: xl.batch(task, chance), xl.PLAN)
+        self._fit_denoiser("xl", model, lambda step, chance: xl.batch(task, chance), xl.PLAN)
         return model
 
     def _fit_denoiser(
         self,
         stage: str,
         model: nn.Module,
-        draw: Callable[[Random], Batch],
+        draw: Callable[[int, Random], Batch],
         plan: Plan,
         preview: Callable[[], None] | None = None,
     ) -> None:

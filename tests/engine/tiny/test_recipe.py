@@ -32,7 +32,7 @@ def silence(_: str) -> None:
     pass
 
 
-def draw(chance: Random) -> tuple[torch.Tensor, ...]:
+def draw(step: int, chance: Random) -> tuple[torch.Tensor, ...]:
     given = torch.randn(PLAN.batch, 5)
     return given, given.flip(1) + chance.random()
 
@@ -124,16 +124,24 @@ def test_every_stage_learns_something_in_a_few_steps(emoji, tokenizer, tmp_path)
     vae = autoencoder.model()
     crops = autoencoder.crops([painter], [names], Random(1), 16)
     before = float(autoencoder.loss(vae, crops).detach())
-    fit("a", vae, lambda chance: (crops,), autoencoder.loss, Plan(12, 2e-3, 16, warm_up=2), tmp_path, silence)
+    fit("a", vae, lambda step, chance: (crops,), autoencoder.loss, Plan(12, 2e-3, 16, warm_up=2), tmp_path, silence)
     assert float(autoencoder.loss(vae, crops)) < 0.9 * before
     towers = pair.Pair(tokenizer)
     batch = tuple(tensor[:32] for tensor in pair.batch(tokenizer, painter, names, Random(1)))
     before = float(pair.loss(towers, *batch).detach())
-    fit("p", towers, lambda chance: batch, pair.loss, Plan(12, 1e-3, 32, warm_up=2), tmp_path, silence)
+    fit("p", towers, lambda step, chance: batch, pair.loss, Plan(12, 1e-3, 32, warm_up=2), tmp_path, silence)
     assert float(pair.loss(towers, *batch)) < 0.9 * before
     task = denoiser.Task(tokenizer, denoiser.Latents(vae, painter), names, 8)
     model = denoiser.Denoiser(CLIPTextModel(pair.text_config(tokenizer)))
-    noised = task.batch(Random(1))
+    noised = task.batch(0, Random(1))
     before = float(denoiser.loss(model, *noised).detach())
-    fit("d", model, lambda chance: noised, denoiser.loss, Plan(12, 1e-3, 8, warm_up=2), tmp_path, silence)
+    fit("d", model, lambda step, chance: noised, denoiser.loss, Plan(12, 1e-3, 8, warm_up=2), tmp_path, silence)
     assert float(denoiser.loss(model, *noised)) < 0.9 * before
+
+
+def test_names_come_little_by_little_and_none_goes(tokenizer):
+    names = [f"name {number}" for number in range(1000)]
+    task = denoiser.Task(tokenizer, None, names, 4)
+    shown = [task.first_names(step) for step in (0, 3000, 6000, denoiser.ALL_FROM, 10 * denoiser.ALL_FROM)]
+    assert [len(some) for some in shown] == [200, 342, 585, 1000, 1000] and set(shown[-1]) == set(names)
+    assert all(more[: len(some)] == some for some, more in zip(shown, shown[1:], strict=False))
