@@ -1,6 +1,7 @@
-"""Adapters in the weight that they are for: W + Σ wᵢ ΔWᵢ, in float32, and then in the weight's own format again.
+"""Adapters in the weight that they are for: W + Σ wᵢ ΔWᵢ, in float64, and then in the weight's own format again.
 
-The sum is rounded once, whatever the number of adapters. Baking an adapter and then its negative does not give back the
+The sum is rounded once, whatever the number of adapters, and so finely before that how a product was ordered or split
+does not show: a folder and a file of the same model come out the same. Baking an adapter and then its negative does not give back the
 weight to the last bit.
 """
 
@@ -16,9 +17,9 @@ from engine.formats.layers import Layer
 def baked(weight: Tensor, terms: list[tuple[Layer, float]]) -> Tensor:
     """The weight with these updates at these strengths, in its dtype. Every layer has the weight's shape.
 
-    A float64 weight is summed up in float64. What is beyond the dtype's range comes out as infinity.
+    What is beyond the dtype's range comes out as infinity.
     """
-    total = weight.to(torch.float64 if weight.dtype == torch.float64 else torch.float32, copy=True)
+    total = weight.to(torch.float64, copy=True)
     for layer, strength in terms:
         if isinstance(layer, Factors):
             up, down = layer.up.to(total.dtype).flatten(1), layer.down.to(total.dtype).flatten(1)
