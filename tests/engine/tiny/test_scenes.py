@@ -67,7 +67,7 @@ def test_a_mask_covers_what_is_drawn_and_nothing_else(emoji):
     scene = scenes.Scene((scenes.at("blob b", "top left"),), "red", "", "placed")
     mask, picture = painter.mask(scene), painter.paint(scene)
     assert 0.01 < mask.mean() < 0.5
-    assert (picture[mask < 0.002] == tiny.COLOURS["red"]).all()
+    assert np.abs(picture[mask < 0.002].astype(int) - tiny.COLOURS["red"]).max() <= 1
 
 
 def test_learned_are_whole_categories_and_drawings_that_stand_apart(emoji):
