@@ -34,8 +34,7 @@ class Model(Section):
     base: Annotated[
         str,
         _m(
-            f"base model: {', '.join(f'`{name}`' for name in EMBEDDED)}, a diffusers folder, a hub id, a .safetensors "
-            "or .ckpt file",
+            "base model: `tiny`, a diffusers folder, a hub id, a .safetensors or .ckpt file",
             min_length=1,
         ),
     ]

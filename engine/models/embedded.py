@@ -18,16 +18,20 @@ def home(name: str) -> Path:
     return tiny.BASES[name]["unet"].parent
 
 
+def here() -> list[str]:
+    """The embedded bases that this copy of the program has weights for."""
+    return [name for name in EMBEDDED if not _missing(name)]
+
+
 def places(name: str, field: str) -> Places:
     """Where the parts of an embedded base lie. Raises UserError where this copy of the program lacks some."""
     missing = _missing(name)
     if missing:
-        whole = [other for other in EMBEDDED if not _missing(other)]
         raise UserError(
             Problem(
                 where=name,
                 field=field,
-                expected=f"an embedded base that is here ({', '.join(whole) or 'none is'})",
+                expected=f"an embedded base that is here ({', '.join(here()) or 'none is'})",
                 found=f"this copy of loratui has no weights for {name} ({', '.join(missing)})",
                 advice="install loratui again, or choose another base",
             )

@@ -77,7 +77,7 @@ def find(base: str, field: str, weights: bool) -> tuple[str, Source]:
         Problem(
             where=base,
             field=field,
-            expected=f"{', '.join(EMBEDDED)}, a diffusers folder, a hub id (owner/name), "
+            expected=f"{', '.join(embedded.here())}, a diffusers folder, a hub id (owner/name), "
             "or a .safetensors or .ckpt file",
             found="nothing of that name",
             advice="check the path" + (f"; beside it there is {near[0]}" if near else ""),
