@@ -72,6 +72,9 @@ class Workbench(PaintsSpans, Hosted, Themed):
         self.session = session.load(workspace)
         self.project_changed: Signal[str] = Signal(self, "project")
         self.mouse_taken = settings.mouse
+        self._panels: dict[str, Panel] = {}
+        """By name, those that have their widgets and their memory: none else may be asked anything."""
+        self._bringing = asyncio.Lock()
         self._keys, problems = actions.keymap(settings.keys, str(workspace / "settings.toml"))
         self._complaints = [*complaints, *map(str, problems)]
         self.set_keymap(self._keys)
@@ -138,30 +141,35 @@ class Workbench(PaintsSpans, Hosted, Themed):
     @property
     def panel(self) -> Panel | None:
         """The panel in front."""
-        return next((panel for panel in self.screen_stack[0].query(Panel) if panel.display), None)
+        return next((panel for panel in self._panels.values() if panel.display), None)
 
     async def bring(self, name: str) -> None:
         """Put a panel in front, and make it first if it has never been there."""
-        before = self.panel
-        if before is not None and before.name_ == name:
-            return
-        if before is not None:
-            before.display = False
-            before.hidden()
-        holder = self.screen_stack[0].query_one("#panels")
-        panel = next((panel for panel in holder.query(Panel) if panel.name_ == name), None)
-        if panel is None:
-            panel = _panel_class(name)()
-            self._fold(panel)
-            await holder.mount(panel)
-            panel.recall(self.session.panels.get(name, {}))
-        panel.display = True
-        panel.shown()
-        if self.screen is self.screen_stack[0]:
-            self._focus_into(panel)
-        self.session.panel = name
-        self.remember()
-        self.look_at_actions()
+        async with self._bringing:
+            before = self.panel
+            if before is not None and before.name_ == name:
+                return
+            if name not in self._panels:
+                self._panels[name] = await self._made(name)
+            if before is not None:
+                before.display = False
+                before.hidden()
+            panel = self._panels[name]
+            panel.display = True
+            panel.shown()
+            if self.screen is self.screen_stack[0]:
+                self._focus_into(panel)
+            self.session.panel = name
+            self.remember()
+            self.look_at_actions()
+
+    async def _made(self, name: str) -> Panel:
+        panel = _panel_class(name)()
+        panel.display = False
+        self._fold(panel)
+        await self.screen_stack[0].query_one("#panels").mount(panel)
+        panel.recall(self.session.panels.get(name, {}))
+        return panel
 
     def _focus_into(self, panel: Panel) -> None:
         focused = next((widget for widget in panel.query(".start") if widget.focusable), None)
@@ -211,8 +219,8 @@ class Workbench(PaintsSpans, Hosted, Themed):
 
     def remember(self) -> None:
         """Save the session as it is now."""
-        for panel in self.screen_stack[0].query(Panel):
-            self.session.panels[panel.name_] = panel.remembered()
+        for name, panel in self._panels.items():
+            self.session.panels[name] = panel.remembered()
         session.save(self.workspace, self.session)
 
     # --- actions ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from engine.config.settings import App, Settings
 from engine.protocol.browse import AdapterHeader
 from engine.protocol.operations import Inspected, InspectedLayer, InspectedPart, Loading
 from loratui.screens import adapters_side
+from loratui.screens.adapters import AdaptersPanel
 from loratui.screens.adapters_report import Report, Reports, heard, inspect, report_lines
 from loratui.screens.adapters_side import Side
 
@@ -100,6 +101,26 @@ async def test_a_file_is_trashed_after_a_question_whose_default_is_no(open_desk,
         await desk.sees("2 files")
         assert not path.exists()
         assert list((workspace / "trash").rglob("film-grain*"))
+
+
+async def test_news_while_the_panel_is_being_made_ask_nothing_of_it_and_forget_nothing(open_desk, library, monkeypatch):
+    compose = AdaptersPanel.compose
+
+    def interrupted(panel):
+        panel.app.news()
+        panel.app.remember()
+        yield from compose(panel)
+
+    async with open_desk(settings=library, panel="adapters") as desk:
+        await desk.sees("3 files")
+        await desk.press("slash")
+        await desk.write("film")
+        await desk.press("enter")
+        await desk.sees("1 file")
+        desk.app.remember()
+    monkeypatch.setattr(AdaptersPanel, "compose", interrupted)
+    async with open_desk(settings=library) as desk:
+        await desk.sees("1 file", "film-grain")
 
 
 async def test_without_files_the_panel_says_where_they_would_come_from(open_desk):
