@@ -300,7 +300,7 @@ async def test_the_filter_the_folder_and_the_image_are_found_again_at_the_next_s
 ):
     project(cats, images("dogs", 9, "a dog {number}"))
     async with open_desk() as desk:
-        await at(desk, "IMG_0000.png")
+        await desk.sees("1 of 2", "IMG_0000.png")
         await desk.press("right_square_bracket", "slash")
         await desk.write("dog")
         await desk.press("enter", "j", "j", "j")
