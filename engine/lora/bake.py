@@ -1,8 +1,8 @@
 """Adapters in the weight that they are for: W + Σ wᵢ ΔWᵢ, in float64, and then in the weight's own format again.
 
 The sum is rounded once, whatever the number of adapters, and so finely before that how a product was ordered or split
-does not show: a folder and a file of the same model come out the same. Baking an adapter and then its negative does not give back the
-weight to the last bit.
+does not show: a folder and a file of the same model come out the same. Baking an adapter and then its negative does not
+give back the weight to the last bit.
 """
 
 from __future__ import annotations

@@ -184,7 +184,9 @@ class Painter:
         alpha = drawing[..., 3] / 255
         planes = [drawing[..., channel] * alpha for channel in range(3)] + [alpha]
         if side != FRAME:
-            planes = [_resized(plane, side).clip(0, high) for plane, high in zip(planes, (255, 255, 255, 1), strict=True)]
+            planes = [
+                _resized(plane, side).clip(0, high) for plane, high in zip(planes, (255, 255, 255, 1), strict=True)
+            ]
         return np.stack(planes[:3], -1), 1 - planes[3][..., None]
 
 

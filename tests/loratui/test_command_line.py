@@ -137,7 +137,5 @@ def test_a_projects_name_never_leads_out_of_the_workspace(name, tmp_path, monkey
 def test_the_engine_that_is_started_is_ours_whatever_lies_in_the_current_folder(tmp_path):
     (tmp_path / "engine.py").write_text("raise SystemExit('a stranger')")
     command = [*engine_command("doctor")[:1], "-c", "import engine; print(engine.__file__)"]
-    found = subprocess.run(
-        command, cwd=tmp_path, env=engine_environment(), capture_output=True, text=True, check=False
-    )
+    found = subprocess.run(command, cwd=tmp_path, env=engine_environment(), capture_output=True, text=True, check=False)
     assert Path(found.stdout.strip()) == ROOT / "engine" / "__init__.py"

@@ -272,10 +272,7 @@ def test_a_name_that_is_no_base_is_refused_in_words(base):
 
 
 def test_a_name_that_is_nothing_at_all_lists_what_it_could_be():
-    assert (
-        "a diffusers folder, a hub id (owner/name), or a .safetensors or .ckpt file"
-        in refusal("tinny")
-    )
+    assert "a diffusers folder, a hub id (owner/name), or a .safetensors or .ckpt file" in refusal("tinny")
 
 
 def test_a_config_can_not_make_the_library_fetch_code(folder, original):

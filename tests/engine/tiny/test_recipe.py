@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -144,4 +145,4 @@ def test_names_come_little_by_little_and_none_goes(tokenizer):
     task = denoiser.Task(tokenizer, None, names, 4)
     shown = [task.first_names(step) for step in (0, 3000, 6000, denoiser.ALL_FROM, 10 * denoiser.ALL_FROM)]
     assert [len(some) for some in shown] == [200, 342, 585, 1000, 1000] and set(shown[-1]) == set(names)
-    assert all(more[: len(some)] == some for some, more in zip(shown, shown[1:], strict=False))
+    assert all(more[: len(some)] == some for some, more in pairwise(shown))
