@@ -1,7 +1,8 @@
 """The autoencoder: 64×64 pictures to 4×16×16 latents and back, learned from crops of both drawing styles.
 
 Flat colours and hard edges: absolute differences, of pixels, of their slopes and of 4×4 means, keep edges; squared ones
-lift what is left. Little KL: latents need not be normal, only near to it, since they are scaled by their deviation.
+lift what is left. Latents are shaken while it learns: a denoiser never gets them quite right, and what it misses by
+must not show. Little KL, which only holds their scale.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ SHAPE: dict[str, Any] = {
     "norm_num_groups": 8,
     "sample_size": tiny.RESOLUTION,
 }
+SHAKEN = 0.12
+"""Deviation of the noise on latents, in units of their own deviation."""
 ANY_COLOUR = 0.3
 """How often the background is no named colour but any: a learned subject may come on others."""
 
@@ -61,11 +64,17 @@ def levels(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def loss(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """What the autoencoder loses of pictures, and a little of the KL divergence of their latents."""
+def shaking(count: int) -> Tensor:
+    """Noise for the latents of crops, of a deviation of one."""
+    return torch.randn(count, SHAPE["latent_channels"], CROP // 4, CROP // 4)
+
+
+def loss(vae: AutoencoderKL, pixels: Tensor, noise: Tensor) -> Tensor:
+    """What the autoencoder loses of pictures whose latents are shaken, and a little of the latents' KL divergence."""
     with torch.autocast(pixels.device.type, torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist
-        restored = vae.decode(posterior.sample()).sample
+        latents = posterior.mean + SHAKEN * posterior.mean.detach().std() * noise
+        restored = vae.decode(latents).sample
     restored = restored.float()
     apart = restored - pixels
     slopes = sum(apart.diff(dim=side).abs().mean() for side in (-1, -2))

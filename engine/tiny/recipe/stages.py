@@ -74,8 +74,9 @@ class Recipe:
         plan = self._plan(autoencoder.PLAN)
         exam = self._exam()
 
-        def draw(step: int, chance: Random) -> tuple[torch.Tensor]:
-            return (autoencoder.crops(painters, names, chance, plan.batch).to(self.device),)
+        def draw(step: int, chance: Random) -> tuple[torch.Tensor, ...]:
+            pixels = autoencoder.crops(painters, names, chance, plan.batch)
+            return pixels.to(self.device), autoencoder.shaking(plan.batch).to(self.device)
 
         def preview() -> None:
             self.say(f"autoencoder: {autoencoder.psnr(vae, exam):.2f} dB")

@@ -123,10 +123,10 @@ def test_the_xl_unet_has_the_bases_weights_where_both_have_a_place(base, tokeniz
 def test_every_stage_learns_something_in_a_few_steps(emoji, tokenizer, tmp_path):
     names, painter = list(emoji.names), scenes.Painter(emoji)
     vae = autoencoder.model()
-    crops = autoencoder.crops([painter], [names], Random(1), 16)
-    before = float(autoencoder.loss(vae, crops).detach())
-    fit("a", vae, lambda step, chance: (crops,), autoencoder.loss, Plan(12, 2e-3, 16, warm_up=2), tmp_path, silence)
-    assert float(autoencoder.loss(vae, crops)) < 0.9 * before
+    crops = autoencoder.crops([painter], [names], Random(1), 16), autoencoder.shaking(16)
+    before = float(autoencoder.loss(vae, *crops).detach())
+    fit("a", vae, lambda step, chance: crops, autoencoder.loss, Plan(12, 2e-3, 16, warm_up=2), tmp_path, silence)
+    assert float(autoencoder.loss(vae, *crops)) < 0.9 * before
     towers = pair.Pair(tokenizer)
     batch = tuple(tensor[:32] for tensor in pair.batch(tokenizer, painter, names, Random(1)))
     before = float(pair.loss(towers, *batch).detach())
