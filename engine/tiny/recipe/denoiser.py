@@ -29,7 +29,7 @@ from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN, ids_of
 
-PLAN = Plan(steps=24_000, rate=1e-3, batch=32, preview=2000)
+PLAN = Plan(steps=24_000, rate=1e-3, batch=32, slow="text.", preview=2000)
 SHAPE: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,

@@ -63,6 +63,13 @@ def test_a_stage_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, monkeypa
     assert torch.equal(fitted(tmp_path / "cut"), fitted(tmp_path / "whole"))
 
 
+def test_what_has_learned_before_learns_slowly(tmp_path):
+    torch.manual_seed(1)
+    before = nn.Linear(5, 5).weight
+    moved = [(fitted(tmp_path / slow, replace(PLAN, slow=slow)) - before).abs().max() for slow in ("bias", "weight")]
+    assert 0 < 5 * moved[1] < moved[0]
+
+
 def test_a_stage_that_is_done_is_loaded_as_it_was(tmp_path):
     assert torch.equal(fitted(tmp_path), fitted(tmp_path))
 
