@@ -29,7 +29,7 @@ from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN, ids_of
 
-PLAN = Plan(steps=24_000, rate=1e-3, batch=32, slow="text.", preview=2000)
+PLAN = Plan(steps=12_500, rate=2e-3, batch=32, muon="unet.", slow="text.", preview=1500)
 SHAPE: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,
@@ -53,7 +53,7 @@ SCHEDULE: dict[str, Any] = {
 }
 UNCAPTIONED = 0.1
 """How often a caption is left empty, for classifier-free guidance."""
-FIRST, ALL_FROM = 200, 9_000
+FIRST, ALL_FROM = 200, 3_500
 """Names to begin with, and the step from which on all are there. A model that tells few apart by their captions takes
 others up; with all at once it draws their mean for long."""
 HEAVIEST = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -12,7 +13,7 @@ from torch import nn
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
 from engine.tiny import scenes
-from engine.tiny.recipe import autoencoder, denoiser, inpaint, pair, tokens, xl
+from engine.tiny.recipe import autoencoder, denoiser, fitting, inpaint, pair, tokens, xl
 from engine.tiny.recipe.fitting import Plan, fit
 
 PLAN = Plan(steps=8, rate=1e-2, batch=8)
@@ -53,14 +54,28 @@ class Cut(Exception):
     pass
 
 
-def test_a_stage_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize("muon", ["", "weight"])
+def test_a_stage_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, monkeypatch, muon):
     def cut() -> None:
         raise Cut
 
     monkeypatch.setattr("engine.tiny.recipe.fitting.SAVED_EVERY", -1.0)
     with pytest.raises(Cut):
-        fitted(tmp_path / "cut", replace(PLAN, preview=5), preview=cut)
-    assert torch.equal(fitted(tmp_path / "cut"), fitted(tmp_path / "whole"))
+        fitted(tmp_path / "cut", replace(PLAN, preview=5, muon=muon), preview=cut)
+    plan = replace(PLAN, muon=muon)
+    assert torch.equal(fitted(tmp_path / "cut", plan), fitted(tmp_path / "whole", plan))
+
+
+def test_muon_steps_are_as_long_in_every_direction():
+    kernel, bias = nn.Parameter(torch.zeros(4, 2, 3, 3)), nn.Parameter(torch.zeros(4))
+    kernel.grad = (
+        torch.linalg.qr(torch.randn(18, 4))[0].mT.reshape(4, 2, 3, 3) * torch.logspace(0, -1, 4)[:, None, None, None]
+    )
+    with ThreadPoolExecutor(1) as threads:
+        fitting.Optimizer({"kernel": kernel, "bias": bias}, replace(PLAN, muon="k", decay=0), threads, 1).step(0.5)
+    lengths = torch.linalg.svdvals(kernel.detach().flatten(1))
+    expected = 0.5 * fitting.MUON_RATE * PLAN.rate * 0.2 * 18**0.5
+    assert expected * 0.6 < lengths.min() and lengths.max() < expected * 1.3
 
 
 def test_what_has_learned_before_learns_slowly(tmp_path):
@@ -150,6 +165,6 @@ def test_every_stage_learns_something_in_a_few_steps(emoji, tokenizer, tmp_path)
 def test_names_come_little_by_little_and_none_goes(tokenizer):
     names = [f"name {number}" for number in range(1000)]
     task = denoiser.Task(tokenizer, None, names, 4)
-    shown = [task.first_names(step) for step in (0, 3000, 6000, denoiser.ALL_FROM, 10 * denoiser.ALL_FROM)]
+    shown = [task.first_names(round(share * denoiser.ALL_FROM)) for share in (0, 1 / 3, 2 / 3, 1, 10)]
     assert [len(some) for some in shown] == [200, 342, 585, 1000, 1000] and set(shown[-1]) == set(names)
     assert all(more[: len(some)] == some for some, more in pairwise(shown))
