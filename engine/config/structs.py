@@ -34,7 +34,7 @@ class Model(Section):
     base: Annotated[
         str,
         _m(
-            "base model: `tiny`, a diffusers folder, a hub id, a .safetensors or .ckpt file",
+            "base model: `tiny`, `tiny-xl`, `tiny-inpaint`, a diffusers folder, a hub id, a .safetensors or .ckpt file",
             min_length=1,
         ),
     ]

@@ -1,7 +1,8 @@
-"""The embedded base model: a small Stable-Diffusion-1-shaped diffusers folder, and the facts of the data behind it.
+"""The embedded base models: small diffusers folders, and the facts of the data behind them.
 
-`base/` is loaded by the same code as any other diffusers folder. The names here say what its captions looked like and
-which subjects it has never seen, so that a demo or a benchmark can teach it one of those. Light: no torch.
+They are loaded by the same code as any other folder. The names here say what their captions looked like and which
+subjects they have never seen, so that a demo or a benchmark can teach them one of those. `recipe` makes them, by
+`python -m engine.tiny`; `scorer` tells which caption belongs to which picture. Light: no torch.
 ATTRIBUTION.md beside this file names the artists and their licences.
 """
 
@@ -26,10 +27,10 @@ BASES: dict[str, dict[str, Path]] = {
 """The embedded bases: part → the folder or file that it lies in. They share what does not differ."""
 
 RESOLUTION = 64
-"""Side of the square images that it was trained on, in pixels."""
+"""Side of the square images that they were trained on, in pixels."""
 
 CAPTIONS = ("a {name} on a {colour} background", "{name}, {colour} background", "{name}")
-"""The forms of its captions, most frequent first (75 %, 15 %, 10 %)."""
+"""The most frequent forms of captions (62, 10 and 8 %); `scenes` has the freer ones, and sizes and places."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
@@ -43,7 +44,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "orange": (240, 140, 40),
     "purple": (130, 70, 180),
 }
-"""Its background colours by the names that its captions use, in RGB of 0..255."""
+"""Background colours by the names that captions use, in RGB of 0..255."""
 
 UNSEEN = (
     "octopus",
@@ -71,7 +72,7 @@ UNSEEN = (
     "alarm clock",
     "rocket",
 )
-"""Emoji kept out of the training of its UNet and text encoder: Twemoji's short names, with spaces for _ and -."""
+"""Emoji kept out of the training of UNets, text encoders and scorer: Twemoji's short names, with spaces for _ and -."""
 
 NEAR_TWINS = ("snowman without snow", "brown mushroom", "rugby football", "person with crown")
 """Kept out beside them: drawings of the same things. By their pictures alone no others come near."""

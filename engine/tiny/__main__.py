@@ -43,6 +43,8 @@ def main() -> int:
         return 2
     import torch
 
+    if not hasattr(torch.optim, "Muon"):
+        parser.error(f"expected torch 2.9 or newer, which has Muon; found {torch.__version__}")
     from engine.tiny.recipe.stages import Recipe
 
     device = torch.device(chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"))

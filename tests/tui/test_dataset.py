@@ -94,7 +94,7 @@ async def test_images_are_listed_with_size_and_caption_and_the_one_at_the_cursor
     async with open_desk() as desk:
         await desk.sees("IMG_0000.png", "64×80", "an ohwx cat 3", "4 images")
         await desk.press("j")
-        await desk.sees("caption (.txt)", "[/foo]", "in the sun", "28/30")
+        await desk.sees("caption (.txt)", "[/foo]", "in the sun", "29/75")
 
 
 async def test_without_a_project_it_says_what_to_do(open_desk, workspace):
@@ -170,9 +170,9 @@ async def test_tokens_are_counted_while_one_types_and_too_many_are_told_in_words
     async with open_desk() as desk:
         await at(desk, "IMG_0000.png")
         await edit(desk, "a cat")
-        await desk.sees("2/30 · ⏎ save")
-        desk.app.post_message(events.Paste(" a cat" * 15))
-        await desk.sees("32/30", "! 2 too many")
+        await desk.sees("2/75 · ⏎ save")
+        desk.app.post_message(events.Paste(" a cat" * 38))
+        await desk.sees("78/75", "! 3 too many")
         await desk.press("escape")
 
 
@@ -219,7 +219,7 @@ async def test_a_caption_of_the_folder_is_told_as_such_and_with_what_training_ma
         await desk.sees("10 repeats", "“ohwx cat”", "caption (the folder's name)")
         await desk.sees("training reads", "photo of ohwx cat, best quality")
         await desk.press("e")
-        await desk.sees("no caption of its own", "4/30")
+        await desk.sees("no caption of its own", "14/75")
         await desk.press("escape")
 
 
@@ -454,7 +454,7 @@ async def test_what_was_found_before_an_edit_is_told_as_such_until_the_next_chec
     (cats / "IMG_0000.txt").write_text("a cat " * 40)
     project(cats)
     async with open_desk() as desk:
-        await desk.sees("~ IMG_0000.png", "~ caption longer than", "80/30 ! 50 too many")
+        await desk.sees("~ IMG_0000.png", "~ caption longer than", "80/75 ! 5 too many")
         await edit(desk, "a cat")
         await desk.press("enter")
         await desk.sees("before the last edit")
@@ -597,7 +597,7 @@ async def looked_at(open_desk, project, tmp_path, size, monkeypatch):
     monkeypatch.setattr("loratui.app.parts", lambda *_: [])
     folder = tmp_path / ("photographs of one cat in all the seasons of the year " * 3) / "10_ohwx cat"
     folder.mkdir(parents=True)
-    captions = ["an ohwx cat [best quality]", "", "[/foo] bar", "猫 on a sofa", "a cat " * 20, "asleep"]
+    captions = ["an ohwx cat [best quality]", "", "[/foo] bar", "猫 on a sofa", "a cat " * 40, "asleep"]
     for number, caption in enumerate(captions):
         picture = Image.new("RGB", (64, 80), (200, 90, 10 * number))
         picture.save(folder / f"IMG_{number:04}.bmp")
@@ -613,7 +613,7 @@ async def test_the_look_of_the_dataset_panel(open_desk, project, tmp_path, monke
         await desk.sees("! 1 problem, 1 elsewhere")
         await desk.press("j", "j", "j", "j")
         await at(desk, "IMG_0004.bmp")
-        await desk.until(lambda: size[0] < 100 or "42/30" in desk.text(), "the tokens counted")
+        await desk.until(lambda: size[0] < 100 or "83/75" in desk.text(), "the tokens counted")
         await desk.until(lambda: size[0] < 100 or "▀" in desk.text(), "the picture")
         await snapshot(desk)
 

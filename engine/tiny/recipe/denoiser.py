@@ -29,7 +29,7 @@ from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN, ids_of
 
-PLAN = Plan(steps=12_500, rate=2e-3, batch=32, muon="unet.", slow="text.", preview=1500)
+PLAN = Plan(steps=11_500, rate=2e-3, batch=32, muon="unet.", slow="text.", preview=1500)
 SHAPE: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,

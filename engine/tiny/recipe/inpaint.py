@@ -25,7 +25,7 @@ from engine.tiny.recipe import denoiser
 from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 
-PLAN = Plan(steps=900, rate=5e-4, batch=32, muon="unet.")
+PLAN = Plan(steps=500, rate=5e-4, batch=32, muon="unet.")
 CHANNELS = 9
 WHOLE = 0.15
 """How often everything is masked."""

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -21,6 +22,7 @@ from engine.tiny.recipe import denoiser, tokens
 from engine.tiny.recipe.pair import Pair
 
 _SD: dict[str, Any] = {
+    "_diffusers_version": diffusers.__version__,
     "_class_name": "StableDiffusionPipeline",
     "feature_extractor": [None, None],
     "image_encoder": [None, None],
@@ -28,6 +30,7 @@ _SD: dict[str, Any] = {
     "safety_checker": [None, None],
 }
 _XL: dict[str, Any] = {
+    "_diffusers_version": diffusers.__version__,
     "_class_name": "StableDiffusionXLPipeline",
     "feature_extractor": [None, None],
     "image_encoder": [None, None],

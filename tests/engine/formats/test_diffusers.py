@@ -29,16 +29,16 @@ LIMIT = 1e-4
 def text(width: int, kind=CLIPTextModel) -> nn.Module:
     return kind(
         CLIPTextConfig(
-            vocab_size=2458,
+            vocab_size=3218,
             hidden_size=width,
             intermediate_size=2 * width,
             num_hidden_layers=2,
             num_attention_heads=2,
-            max_position_embeddings=32,
+            max_position_embeddings=77,
             projection_dim=width,
-            bos_token_id=2456,
-            eos_token_id=2457,
-            pad_token_id=2457,
+            bos_token_id=3216,
+            eos_token_id=3217,
+            pad_token_id=3217,
         )
     )
 

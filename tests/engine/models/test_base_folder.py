@@ -155,7 +155,7 @@ def test_the_embedded_base_is_resolved_without_any_file_of_the_user(monkeypatch,
     monkeypatch.chdir(tmp_path)
     facts = resolve_base("tiny")
     assert (facts.kind, facts.family, facts.default_resolution, facts.size_step) == ("embedded", "sd1", 64, 16)
-    assert facts.prediction == "epsilon" and facts.path == tiny.FOLDER
+    assert facts.prediction == "v" and facts.path == tiny.FOLDER
 
 
 def test_a_folder_is_resolved_by_its_configs(folder):
@@ -248,9 +248,9 @@ def test_truncated_weights_in_a_folder_are_refused_in_words(folder):
 def test_a_tokenizer_with_more_tokens_than_the_encoder_knows_is_refused(folder):
     path = folder / "tokenizer" / "tokenizer.json"
     saved = json.loads(path.read_text())
-    saved["added_tokens"].append(saved["added_tokens"][0] | {"id": 2458, "content": "<s1>", "special": False})
+    saved["added_tokens"].append(saved["added_tokens"][0] | {"id": 3218, "content": "<s1>", "special": False})
     path.write_text(json.dumps(saved))
-    assert "at most 2458 tokens" in refusal(folder)
+    assert "at most 3218 tokens" in refusal(folder)
 
 
 def test_a_tokenizer_that_can_not_be_read_is_refused(folder):

@@ -69,8 +69,8 @@ def test_clips_own_tokens_are_counted(whole):
 
 def test_the_embedded_bases_tokens_are_counted():
     count = counter("tiny")
-    assert count.limit == 30
-    assert_equal(count, folder_tokenizer(tiny.FOLDER / "tokenizer", 32, 1 << 20))
+    assert count.limit == 75
+    assert_equal(count, folder_tokenizer(tiny.FOLDER / "tokenizer", 77, 1 << 20))
 
 
 def test_a_folder_saved_by_transformers_is_read(tmp_path, whole):

@@ -118,9 +118,9 @@ def test_a_clip_skip_beyond_the_layers_is_the_users_mistake(family):
 
 def test_each_encoder_has_ids_of_its_own_tokenizer(family):
     ids = family.tokenize(CAPTIONS)
-    assert ids.shape == (2, 2, 32) and ids.dtype == torch.int64
-    assert family.tokenize([]).shape == (0, 2, 32)
-    assert family.max_tokens == 30 and family.count_tokens("a red cat " * 20) == 60
+    assert ids.shape == (2, 2, 77) and ids.dtype == torch.int64
+    assert family.tokenize([]).shape == (0, 2, 77)
+    assert family.max_tokens == 75 and family.count_tokens("a red cat " * 40) == 120
 
 
 # ---- what it promises
@@ -239,7 +239,7 @@ def test_an_adapter_says_that_it_was_trained_on_sdxl(family):
         "ss_base_model_version": "sdxl_base_v1-0",
         "modelspec.architecture": "stable-diffusion-xl-v1-base",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-        "modelspec.prediction_type": "epsilon",
+        "modelspec.prediction_type": "v",
     }
 
 
@@ -293,7 +293,7 @@ def test_a_folder_of_that_name_does_not_hide_an_embedded_base(miniatures, monkey
         (
             "text_encoder_2",
             {"max_position_embeddings": 30},
-            "expected 32, which the first text encoder reads; found 30",
+            "expected 77, which the first text encoder reads; found 30",
         ),
         ("text_encoder_2", {"architectures": ["CLIPTextModel"]}, "expected a CLIPTextModelWithProjection"),
         ("scheduler", {"_class_name": "EDMEulerScheduler"}, "its own noise levels (EDM) is not supported"),

@@ -85,11 +85,11 @@ def test_clip_skip_counts_from_one_where_diffusers_counts_skipped_layers(family,
     assert not torch.allclose(mine, sampler.denoise(family, [request]), atol=1e-2)
 
 
-def test_a_base_that_predicts_v_is_sampled_as_diffusers_samples_it(family, pipeline):
-    velocity = load_family("tiny", prediction="v", dtype=torch.float32, device="cpu")
-    mine = sampler.denoise(velocity, [ONE])
+def test_a_base_said_to_predict_the_noise_is_sampled_as_diffusers_samples_it(family, pipeline):
+    noise = load_family("tiny", prediction="epsilon", dtype=torch.float32, device="cpu")
+    mine = sampler.denoise(noise, [ONE])
     scheduler = pipeline.scheduler
-    pipeline.scheduler = DDIMScheduler.from_config(scheduler.config, prediction_type="v_prediction")
+    pipeline.scheduler = DDIMScheduler.from_config(scheduler.config, prediction_type="epsilon")
     try:
         torch.testing.assert_close(mine, theirs(pipeline, ONE), rtol=1e-4, atol=1e-4)
     finally:

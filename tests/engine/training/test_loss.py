@@ -12,9 +12,9 @@ from engine.protocol import Step
 
 
 @pytest.fixture(scope="module")
-def velocity_base():
-    """The embedded base, taken for one that predicts v."""
-    return load_family("tiny", prediction="v", dtype=torch.float32, device="cpu")
+def noise_base():
+    """The embedded base, taken for one that predicts the noise."""
+    return load_family("tiny", prediction="epsilon", dtype=torch.float32, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -97,19 +97,21 @@ def test_the_gradient_is_that_of_the_dense_weights_through_the_whole_model(confi
     ids = bare.tokenize(["a cat on a red background", "octopus, blue background"])
     text = functional_call(bare.parts["text_encoder"], dense["text_encoder"], (ids,)).last_hidden_state
     noise = batch.noise
-    noisy = trainer.objective.corrupt(batch.mean + batch.std * noise.posterior, noise.noise, noise.timesteps)
+    latents = batch.mean + batch.std * noise.posterior
+    noisy = trainer.objective.corrupt(latents, noise.noise, noise.timesteps)
+    wanted = DDPMScheduler.from_config(bare.make_scheduler().config).get_velocity(latents, noise.noise, noise.timesteps)
     said = functional_call(bare.parts["unet"], dense["unet"], (noisy, noise.timesteps), {"encoder_hidden_states": text})
     weight = trainer.objective.weight(noise.timesteps)
-    ((said.sample - noise.noise).square().mean((1, 2, 3)) * weight).mean().backward()
+    ((said.sample - wanted).square().mean((1, 2, 3)) * weight).mean().backward()
     assert mine.abs().max() > 1e-3
     for name, factor in factors.items():
         torch.testing.assert_close(flat.view(name, mine), factor.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_a_base_that_predicts_v_is_trained_on_the_velocity(velocity_base, config_of, trainer_of, make_batch):
-    assert velocity_base.objective == "v"
-    trainer = trainer_of(config_of('model.prediction="v"'), velocity_base)
-    batch = make_batch(velocity_base, 3)
+def test_a_base_that_predicts_the_noise_is_trained_on_it(noise_base, config_of, trainer_of, make_batch):
+    assert noise_base.objective == "epsilon"
+    trainer = trainer_of(config_of('model.prediction="epsilon"'), noise_base)
+    batch = make_batch(noise_base, 3)
     loss = trainer.accumulate(batch)[0]
     gradient(trainer)
     assert loss.item() == pytest.approx(by_hand(trainer, batch, slice(None)).item(), rel=1e-5)
@@ -118,10 +120,8 @@ def test_a_base_that_predicts_v_is_trained_on_the_velocity(velocity_base, config
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
-def test_a_perfect_prediction_has_no_loss(
-    config_of, trainer_of, make_batch, velocity_base, tiny, prediction, monkeypatch
-):
-    family = tiny if prediction == "epsilon" else velocity_base
+def test_a_perfect_prediction_has_no_loss(config_of, trainer_of, make_batch, noise_base, tiny, prediction, monkeypatch):
+    family = tiny if prediction == "v" else noise_base
     trainer = trainer_of(config_of(), family)
     batch = make_batch(family, 3)
     latents = batch.mean + batch.std * batch.noise.posterior

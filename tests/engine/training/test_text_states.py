@@ -17,7 +17,7 @@ def test_cached_states_equal_live_ones(tiny, clip_skip):
     cached, live = (TextStates(tiny, CAPTIONS, clip_skip, live) for live in (False, True))
     asked = [CAPTIONS[2], CAPTIONS[0], CAPTIONS[2], CAPTIONS[1], CAPTIONS[3]]
     one, two = cached(asked)["encoder_hidden_states"], live(asked)["encoder_hidden_states"]
-    assert one.shape == (5, 32, 128)
+    assert one.shape == (5, 77, 128)
     torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
 
 
