@@ -27,7 +27,7 @@ def folder(tmp_path):
     for number, size in enumerate([(64, 64), (80, 64), (8, 8)], 1):
         Image.effect_noise(size, 50).save(folder / f"{number}.png")
     (folder / "1.txt").write_text("a cat")
-    (folder / "2.txt").write_text("cat " * 40)
+    (folder / "2.txt").write_text("cat " * 80)
     (folder / "3.txt").write_text("")
     (folder / "4.jpg").write_bytes(b"\xff\xd8nothing")
     return folder
@@ -56,7 +56,7 @@ def test_everything_is_told_in_the_order_of_the_images(folder):
         ("10_ohwx cat", "note"), ("2.png", "note"), ("3.png", "problem"), ("3.png", "note"), ("4.jpg", "problem"),
     ]  # fmt: skip
     texts = [text for _, _, text in rows(told)]
-    assert "40 tokens, 30 are read" in texts[1]
+    assert "80 tokens, 75 are read" in texts[1]
     assert texts[2].startswith("expected a picture that covers")
     assert texts[3] == "3.txt: empty caption file passed over"
     assert told[-1].findings[2].advice and told[-1].findings[2].path == str(folder / "3.png")

@@ -15,7 +15,7 @@ def nothing_kept(monkeypatch):
 
 def test_tokens_are_counted_and_the_limit_is_the_bases(tmp_path):
     told = tokens.count("tiny", ["", "a cat", "a cat, a cat"])
-    assert (told.tokens, told.limit) == ([0, 2, 5], 30)
+    assert (told.tokens, told.limit) == ([0, 2, 5], 75)
     assert tokens.count("tiny", []).tokens == []
 
 

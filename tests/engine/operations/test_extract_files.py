@@ -158,7 +158,7 @@ def test_the_file_says_what_it_was_extracted_from(models, operate, tmp_path):
     operate("extract", tuned=str(models.tuned("tuned", change)), base=str(models.base), out=str(out), rank=2)
     said = read_adapter(out).metadata
     assert said["ss_training_comment"] == "extracted: tuned - base"
-    assert said["ss_base_model_version"] == "sd_v1" and said["ss_network_dim"] == "2"
+    assert said["ss_base_model_version"] == "sd_v1_v" and said["ss_network_dim"] == "2"
 
 
 @pytest.mark.parametrize("wrong", ["same", "nan", "other sizes", "missing", "no measure"])

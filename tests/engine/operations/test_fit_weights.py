@@ -35,7 +35,7 @@ def files(tmp_path_factory) -> Path:
                 weight = family.parts[part].get_submodule(path).weight
                 ones = (1, 1) if weight.ndim == 4 else ()
                 down = torch.randn(2, *weight.shape[1:], generator=generator) * weight[0].numel() ** -0.5
-                up = 0.3 * torch.randn(weight.shape[0], 2, *ones, generator=generator)
+                up = 0.5 * torch.randn(weight.shape[0], 2, *ones, generator=generator)
                 parts.setdefault(part, {})[path] = Factors(down, up, 2.0)
         kohya.write(folder / f"{name}.safetensors", Adapter(parts), family.kohya_name, "fp32")
     shutil.copytree(SUBJECT, folder / "images")
