@@ -34,7 +34,8 @@ class Model(Section):
     base: Annotated[
         str,
         _m(
-            "base model: `tiny`, `tiny-xl`, `tiny-inpaint`, a diffusers folder, a hub id, a .safetensors or .ckpt file",
+            f"base model: {', '.join(f'`{name}`' for name in EMBEDDED)}, a diffusers folder, a hub id, a .safetensors "
+            "or .ckpt file",
             min_length=1,
         ),
     ]

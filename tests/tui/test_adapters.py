@@ -64,12 +64,17 @@ async def test_files_of_the_open_projects_runs_come_with_their_run_and_step(open
         await desk.sees("my-cat · 2 files", "dreambooth", "step 100")
 
 
+async def filtered(desk, words: str) -> None:
+    """Narrow the list, and go back to it."""
+    await desk.press("slash")
+    await desk.write(words)
+    await desk.press("enter")
+
+
 async def test_the_file_at_the_cursor_is_told_in_full_and_i_shows_all_metadata(open_desk, library):
     async with open_desk(settings=library, panel="adapters") as desk:
         await desk.sees("film-grain")
-        await desk.press("slash")
-        await desk.write("film")
-        await desk.press("enter")
+        await filtered(desk, "film")
         await desk.sees("kohya", "2 unet", "base grain [/foo]")
         await desk.press("i")
         await desk.sees("all metadata", "ss_network_alpha: 2.0")
@@ -113,9 +118,7 @@ async def test_news_while_the_panel_is_being_made_ask_nothing_of_it_and_forget_n
 
     async with open_desk(settings=library, panel="adapters") as desk:
         await desk.sees("3 files")
-        await desk.press("slash")
-        await desk.write("film")
-        await desk.press("enter")
+        await filtered(desk, "film")
         await desk.sees("1 file")
         desk.app.remember()
     monkeypatch.setattr(AdaptersPanel, "compose", interrupted)
@@ -154,9 +157,7 @@ async def test_the_look_of_the_adapters_panel(open_desk, library, snapshot, size
 
 async def test_the_file_at_the_cursor_is_read_and_told_where_it_loads(open_desk, library):
     async with open_desk(settings=library, panel="adapters") as desk:
-        await desk.press("slash")
-        await desk.write("film")
-        await desk.press("enter")
+        await filtered(desk, "film")
         await desk.sees("loads in ✓ diffusers ✓ A1111 ✓ Forge ✓ ComfyUI", "‖ΔW‖ 0: it changes nothing")
 
 

@@ -120,11 +120,11 @@ class Optimizer:
         self._matrices = {
             name: (parameter, nn.Parameter(parameter.data.flatten(1)))
             for name, parameter in parameters.items()
-            if plan.muon and name.startswith(plan.muon) and parameter.dim() > 1
+            if _has(name, plan.muon) and not _has(name, plan.slow) and parameter.dim() > 1
         }
         self._others = {name: value for name, value in parameters.items() if name not in self._matrices}
         groups = [
-            {"params": [value for name, value in self._others.items() if _is_slow(name, plan) == slow], "scale": scale}
+            {"params": [value for name, value in self._others.items() if _has(name, plan.slow) == slow], "scale": scale}
             for slow, scale in ((False, 1.0), (True, 0.1))
         ]
         self._adam = torch.optim.AdamW(
@@ -251,8 +251,9 @@ def _shown(parameters: dict[str, nn.Parameter], averaged: dict[str, Tensor], pre
     _put(parameters, own)
 
 
-def _is_slow(name: str, plan: Plan) -> bool:
-    return bool(plan.slow) and name.startswith(plan.slow)
+def _has(name: str, beginning: str) -> bool:
+    """Whether a plan means this parameter; an empty beginning means none."""
+    return bool(beginning) and name.startswith(beginning)
 
 
 def _share(step: int, plan: Plan) -> float:
