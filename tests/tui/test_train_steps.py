@@ -198,7 +198,7 @@ async def test_another_base_brings_its_own_values_and_says_what_it_is(open_desk,
 async def test_a_base_that_is_none_is_told_beside_its_field(open_desk, draft):
     draft(model={"base": "/nowhere/model.safetensors"})
     async with open_desk(size=(200, 50), panel="train") as desk:
-        await desk.sees("✗ expected tiny, ", "nothing of")
+        await desk.sees("✗ expected tiny, tiny-xl, tiny-inpaint, ", "found nothing of", "that name")
         await opened(desk)
         assert sum("model.base" in line for line in desk.text().splitlines()) == 1
 
