@@ -49,6 +49,16 @@ FORMS = {
     "a {colour} picture with a {name}": 0.03,
 }
 """Form of a caption → how often it is used. `{name}` takes what is shown, size and place included."""
+COMPOSED = {"plain": 0.52, "sized": 0.10, "placed": 0.20, "pair": 0.18}
+"""The same as KINDS where more is to be learned of what is composed."""
+FILLERS = (  # noqa: SIM905
+    "the this that here now is are was we you they have has show shows shown made drawn painted seen with of and by "
+    "for from as so just only very quite some any simple plain nice bright soft image photo drawing sketch view kind "
+    "colour color area around near under over against before within"
+).split()
+"""Words that say nothing of what is shown, and are no emoji's name."""
+UNKNOWN_WORD = 0.2
+"""How often a filler is letters by chance."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,33 @@ class Scene:
     kind: str
 
 
-def draw(names: Sequence[str], chance: Random) -> Scene:
-    """A scene of these emoji."""
-    kind = pick(KINDS, chance)
+def draw(names: Sequence[str], chance: Random, kinds: Mapping[str, float] | None = None, freely: float = 0.0) -> Scene:
+    """A scene of these emoji. kinds: other shares than KINDS. freely: how often the words around it are by chance."""
+    kind = pick(kinds or KINDS, chance)
     colour = chance.choice(list(tiny.COLOURS))
     figures, said = _SHOWN[kind](names, chance)
+    if chance.random() < freely:
+        return Scene(figures, colour, worded(said, colour, chance), kind)
     return Scene(figures, colour, caption(said, colour, pick(FORMS, chance)), kind)
+
+
+def worded(said: str, colour: str, chance: Random) -> str:
+    """A caption of what is shown with other words around it, or none: only `said` and the colour mean something."""
+
+    def fillers(most: int) -> str:
+        return " ".join(_filler(chance) for _ in range(chance.randint(0, most)))
+
+    shown = f"{chance.choice(('a', 'a', 'the', 'one', ''))} {said}"
+    parts = [shown, f"{chance.choice(('a', 'the', '', ''))} {colour}"]
+    chance.shuffle(parts)
+    comma = chance.choice((",", "", "", " -"))
+    return " ".join(f"{fillers(4)} {parts[0]} {fillers(2)}{comma} {fillers(3)} {parts[1]} {fillers(2)}".split())
+
+
+def _filler(chance: Random) -> str:
+    if chance.random() < UNKNOWN_WORD:
+        return "".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 7)))
+    return chance.choice(FILLERS)
 
 
 def caption(said: str, colour: str, form: str = tiny.CAPTIONS[0]) -> str:

@@ -30,6 +30,8 @@ from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN, ids_of
 
 PLAN = Plan(steps=11_500, rate=2e-3, batch=32, muon="unet.", slow="text.", preview=1500)
+WORDING = Plan(steps=1_500, rate=6e-4, batch=32, muon="unet.", preview=500)
+"""Once it draws, it learns other wordings, and more of what is composed."""
 SHAPE: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,
@@ -56,6 +58,8 @@ UNCAPTIONED = 0.1
 FIRST, ALL_FROM = 200, 3_500
 """Names to begin with, and the step from which on all are there. A model that tells few apart by their captions takes
 others up; with all at once it draws their mean for long."""
+FREELY = 0.4
+"""How often the words of a caption are by chance, at the end."""
 HEAVIEST = 5.0
 """Cap of the weight of a picture's error, by its clean latents: at low noise there is little left to learn."""
 KEPT = 250_000
@@ -120,9 +124,9 @@ class Task:
         grown = FIRST * max(1.0, total / FIRST) ** min(1.0, step / ALL_FROM)
         return self.names[: round(grown)]
 
-    def scenes(self, names: Sequence[str], chance: Random) -> list[scenes.Scene]:
-        """A batch of scenes of these names."""
-        return [scenes.draw(names, chance) for _ in range(self._batch)]
+    def freer_scenes(self, chance: Random) -> list[scenes.Scene]:
+        """A batch of scenes of all names in other wordings too, as the last stages have them."""
+        return [scenes.draw(self.names, chance, scenes.COMPOSED, FREELY) for _ in range(self._batch)]
 
     def noised(self, drawn: Sequence[scenes.Scene], chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Noisy latents, timesteps, what is to be predicted, the weight of each picture's error, and ids."""
@@ -140,7 +144,12 @@ class Task:
 
     def batch(self, step: int, chance: Random) -> tuple[Tensor, ...]:
         """Fresh scenes of the names of a step, noised."""
-        return self.noised(self.scenes(self.first_names(step), chance), chance)
+        names = self.first_names(step)
+        return self.noised([scenes.draw(names, chance) for _ in range(self._batch)], chance)
+
+    def freer(self, step: int, chance: Random) -> tuple[Tensor, ...]:
+        """Fresh scenes in other wordings, noised."""
+        return self.noised(self.freer_scenes(chance), chance)
 
 
 def loss(model: nn.Module, noisy: Tensor, timesteps: Tensor, wanted: Tensor, weight: Tensor, *given: Tensor) -> Tensor:

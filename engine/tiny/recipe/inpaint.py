@@ -90,6 +90,6 @@ class Task:
 
     def batch(self, step: int, chance: Random) -> tuple[Tensor, ...]:
         """As the base's last ones, with what is given beside the noisy latents."""
-        drawn = self.base.scenes(self.base.names, chance)
+        drawn = self.base.freer_scenes(chance)
         noisy, *others = self.base.noised(drawn, chance)
         return torch.cat([noisy, self.given(drawn, chance)], 1), *others

@@ -1,7 +1,7 @@
 """The stages in their order, each from what the ones before it left in the working folder.
 
-autoencoder · pair · denoiser · inpaint · xl. A stage's state file is its result once it holds the last step: a stage
-that is done is loaded in a moment, one that was cut off goes on.
+autoencoder · pair · denoiser · wording · inpaint · xl. A stage's state file is its result once it holds the last step:
+a stage that is done is loaded in a moment, one that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -139,6 +139,7 @@ class Recipe:
                 self.say(f"denoiser, of {of} names: {previews.draw(folder, names, sheet, self.painter.emoji)}")
 
         self._fit_denoiser("denoiser", model, task.batch, denoiser.PLAN, preview)
+        self._fit_denoiser("wording", model.requires_grad_(True), task.freer, denoiser.WORDING, preview)
         return model
 
     @cached_property

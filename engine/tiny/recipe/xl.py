@@ -86,7 +86,7 @@ def grown(base: UNet2DConditionModel) -> UNet2DConditionModel:
 
 def batch(task: denoiser.Task, chance: Random) -> tuple[Tensor, ...]:
     """As the base's last ones, with sizes: half of the pictures whole, half as if cut from larger ones."""
-    drawn = task.noised(task.scenes(task.names, chance), chance)
+    drawn = task.noised(task.freer_scenes(chance), chance)
     sizes = torch.tensor([_sizes(chance) for _ in range(len(drawn[0]))], dtype=torch.float32)
     return *drawn, sizes.to(drawn[0].device)
 

@@ -10,9 +10,9 @@ from engine import tiny
 from engine.tiny import scenes
 
 
-def drawn(emoji, count=2000):
+def drawn(emoji, count=2000, **options):
     chance = Random(7)
-    return [scenes.draw(emoji.names, chance) for _ in range(count)]
+    return [scenes.draw(emoji.names, chance, **options) for _ in range(count)]
 
 
 def test_a_scene_is_a_function_of_its_chance(emoji):
@@ -24,8 +24,9 @@ def test_more_than_half_of_the_scenes_say_nothing_of_size_or_place(emoji):
     assert kinds["plain"] > sum(kinds.values()) / 2 and set(kinds) == set(scenes.KINDS)
 
 
-def test_what_a_caption_says_holds_in_its_picture(emoji):
-    for scene in drawn(emoji):
+@pytest.mark.parametrize("freely", [0.0, 1.0])
+def test_what_a_caption_says_holds_in_its_picture(emoji, freely):
+    for scene in drawn(emoji, freely=freely):
         words = scene.caption.replace(",", "").split()
         assert all(figure.name in scene.caption for figure in scene.figures)
         assert ("small" in words) == any(figure.side in (32, 28) for figure in scene.figures), scene
@@ -47,6 +48,13 @@ def test_of_two_the_first_named_is_left_or_above_unless_the_words_turn_it_round(
         named_first = scene.caption.index(first.name) < scene.caption.index(second.name)
         assert named_first != ("right of" in scene.caption or "below" in scene.caption), scene
         assert (first.left < second.left) != (first.top < second.top)
+
+
+def test_words_by_chance_leave_what_is_said_in_one_piece(emoji):
+    free = drawn(emoji, kinds=scenes.COMPOSED, freely=1.0)
+    assert all(scene.colour in scene.caption.split() for scene in free)
+    assert len({scene.caption for scene in free}) == len(free)
+    assert abs(sum(scene.kind == "pair" for scene in free) / len(free) - scenes.COMPOSED["pair"]) < 0.03
 
 
 def test_a_picture_is_the_drawing_over_its_colour(emoji):
