@@ -30,7 +30,7 @@ from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN, ids_of
 
 PLAN = Plan(steps=11_500, rate=2e-3, batch=32, muon="unet.", slow="text.", preview=1500)
-WORDING = Plan(steps=1_500, rate=6e-4, batch=32, muon="unet.", preview=500)
+WORDING = Plan(steps=5_000, rate=8e-4, batch=32, muon="unet.", preview=1000)
 """Once it draws, it learns other wordings, and more of what is composed."""
 SHAPE: dict[str, Any] = {
     "sample_size": 16,
