@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,8 +56,12 @@ class Emoji:
             drawings = [_decode(files[_folder(vendor) + entry["image"]]) for entry in entries]
         except StopIteration:
             raise UserError(unreadable(str(source), "no img/twitter/64 or img/google/64")) from None
-        except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-            raise UserError(unreadable(str(source), f"{type(error).__name__}: {error}")) from None
+        except FileNotFoundError as error:
+            raise UserError(unreadable(str(source), f"no {error.filename}")) from None
+        except KeyError as error:
+            raise UserError(unreadable(str(source), f"no {error} in it")) from None
+        except (OSError, EOFError, zlib.error, ValueError, tarfile.TarError) as error:
+            raise UserError(unreadable(str(source), str(error))) from None
         names = (entry["short_name"].replace("_", " ").replace("-", " ") for entry in entries)
         return cls(tuple(names), tuple(entry["category"] for entry in entries), np.stack(drawings))
 

@@ -79,7 +79,11 @@ def test_an_archive_is_read_like_the_folder_that_it_holds(package, emoji, tmp_pa
 
 def test_drawings_that_are_not_there_are_asked_for_by_name(tmp_path):
     (tmp_path / "text.tgz").write_text("no archive")
-    for source in (tmp_path / "nowhere", tmp_path / "text.tgz", tmp_path):
+    with tarfile.open(tmp_path / "cut.tgz", "w:gz") as tar:
+        tar.add(__file__, "package/img/twitter/64/a.png")
+    (tmp_path / "cut.tgz").write_bytes((tmp_path / "cut.tgz").read_bytes()[:900])
+    for source in (tmp_path / "nowhere", tmp_path / "text.tgz", tmp_path / "cut.tgz", tmp_path):
         with pytest.raises(UserError, match=r"npm pack emoji-datasource-twitter@16\.0\.0") as refused:
             Emoji.read(source)
         assert str(source) in str(refused.value)
+        assert "Error" not in str(refused.value)
