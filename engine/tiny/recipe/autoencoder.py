@@ -85,7 +85,7 @@ def loss(vae: AutoencoderKL, pixels: Tensor, noise: Tensor) -> Tensor:
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
     """Mean peak signal-to-noise ratio of pictures [n, h, w, 3] uint8 through the autoencoder, in dB."""
-    pixels = levels(pictures)
+    pixels = levels(pictures).to(vae.device)
     restored = torch.cat([vae.decode(vae.encode(batch).latent_dist.mode()).sample for batch in pixels.split(64)])
     rounded = ((restored + 1) * 127.5).round().clamp(0, 255)
     errors = (rounded - (pixels + 1) * 127.5).square().mean((1, 2, 3)).clamp_min(1e-3)

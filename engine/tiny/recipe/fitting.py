@@ -164,7 +164,7 @@ class Optimizer:
         """Go on after a step."""
         for name, parameter in self._others.items():
             self._adam.state[parameter] = {
-                "step": torch.tensor(float(step)),
+                "step": torch.tensor(float(step), device=parameter.device),
                 "exp_avg": moments(f"first {name}").to(parameter.device),
                 "exp_avg_sq": moments(f"second {name}").to(parameter.device),
             }

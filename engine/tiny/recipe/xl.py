@@ -75,7 +75,7 @@ def grown(base: UNet2DConditionModel) -> UNet2DConditionModel:
         if tensor.dim() == 4 and place.dim() == 2:
             tensor = tensor[..., 0, 0]
         if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) and tensor.shape != place.shape:
-            tensor = torch.cat([tensor, torch.zeros(len(tensor), HIDDEN)], 1)
+            tensor = torch.cat([tensor, tensor.new_zeros(len(tensor), HIDDEN)], 1)
         if tensor.shape == place.shape:
             state[name] = tensor
     for name in ("add_embedding.linear_2.weight", "add_embedding.linear_2.bias"):

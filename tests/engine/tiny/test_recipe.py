@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -12,11 +13,14 @@ import torch
 from torch import nn
 from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
+from engine.models.load import load_family
 from engine.tiny import scenes
-from engine.tiny.recipe import autoencoder, denoiser, fitting, inpaint, pair, tokens, xl
+from engine.tiny.recipe import autoencoder, denoiser, fitting, inpaint, pair, previews, stages, tokens, xl
 from engine.tiny.recipe.fitting import Plan, fit
+from engine.tiny.scorer import Scorer
 
 PLAN = Plan(steps=8, rate=1e-2, batch=8)
+GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +172,34 @@ def test_names_come_little_by_little_and_none_goes(tokenizer):
     shown = [task.first_names(round(share * denoiser.ALL_FROM)) for share in (0, 1 / 3, 2 / 3, 1, 10)]
     assert [len(some) for some in shown] == [200, 342, 585, 1000, 1000] and set(shown[-1]) == set(names)
     assert all(more[: len(some)] == some for some, more in pairwise(shown))
+
+
+def batch_of(module, few: int = 8, name: str = "PLAN"):
+    return module, name, replace(getattr(module, name), batch=few)
+
+
+SMALL = (
+    *(batch_of(module) for module in (autoencoder, pair, denoiser, inpaint, xl)),
+    batch_of(denoiser, name="WORDING"),
+    (stages, "EXAMINED", 8),
+    (pair, "EXAMINED", 8),
+    (tokens, "LINES", 500),
+    (previews, "PLAIN", 4),
+    (previews, "STEPS", 2),
+)
+"""What keeps the stages small, beside few steps."""
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_all_stages_leave_folders_that_load(emoji, tmp_path, monkeypatch, device):
+    for module, name, few in SMALL:
+        monkeypatch.setattr(module, name, few)
+    said = []
+    for _ in range(2):
+        stages.Recipe(emoji, emoji, tmp_path, torch.device(device), 1e-4, said.append).make()
+    assert sum("goes on after step 2" in line for line in said) == 6
+    assert load_family(str(tmp_path / "base"), dtype=torch.float32, device="cpu").unet.config.in_channels == 4
+    known = Scorer.load(tmp_path / "scorer", tmp_path / "base" / "tokenizer")
+    assert known.names == tuple(emoji.learned()) and known.text(["a blob c"]).shape == (1, pair.HIDDEN)
+    for part, channels in (("inpaint", 9), ("xl", 4)):
+        assert json.loads((tmp_path / part / "unet" / "config.json").read_text())["in_channels"] == channels
