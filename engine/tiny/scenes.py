@@ -49,8 +49,10 @@ FORMS = {
     "a {colour} picture with a {name}": 0.03,
 }
 """Form of a caption → how often it is used. `{name}` takes what is shown, size and place included."""
-COMPOSED = {"plain": 0.51, "sized": 0.07, "placed": 0.20, "pair": 0.22}
+COMPOSED = {"plain": 0.56, "sized": 0.06, "placed": 0.18, "pair": 0.20}
 """The same as KINDS where more is to be learned of what is composed."""
+FREELY = 0.4
+"""How often the words around what a caption says are by chance, where other wordings are learned."""
 FILLERS = (  # noqa: SIM905
     "the this that here now is are was we you they have has show shows shown made drawn painted seen with of and by "
     "for from as so just only very quite some any simple plain nice bright soft image photo drawing sketch view kind "

@@ -30,7 +30,7 @@ from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN, ids_of
 
 PLAN = Plan(steps=11_500, rate=2e-3, batch=32, muon="unet.", slow="text.", preview=1500)
-WORDING = Plan(steps=5_000, rate=8e-4, batch=32, muon="unet.", preview=1000)
+WORDING = Plan(steps=8_500, rate=8e-4, batch=32, muon="unet.", preview=1000)
 """Once it draws, it learns other wordings, and more of what is composed."""
 SHAPE: dict[str, Any] = {
     "sample_size": 16,
@@ -58,8 +58,6 @@ UNCAPTIONED = 0.1
 FIRST, ALL_FROM = 200, 3_500
 """Names to begin with, and the step from which on all are there. A model that tells few apart by their captions takes
 others up; with all at once it draws their mean for long."""
-FREELY = 0.4
-"""How often the words of a caption are by chance, at the end."""
 HEAVIEST = 5.0
 """Cap of the weight of a picture's error, by its clean latents: at low noise there is little left to learn."""
 KEPT = 250_000
@@ -126,7 +124,7 @@ class Task:
 
     def freer_scenes(self, chance: Random) -> list[scenes.Scene]:
         """A batch of scenes of all names in other wordings too, as the last stages have them."""
-        return [scenes.draw(self.names, chance, scenes.COMPOSED, FREELY) for _ in range(self._batch)]
+        return [scenes.draw(self.names, chance, scenes.COMPOSED, scenes.FREELY) for _ in range(self._batch)]
 
     def noised(self, drawn: Sequence[scenes.Scene], chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Noisy latents, timesteps, what is to be predicted, the weight of each picture's error, and ids."""

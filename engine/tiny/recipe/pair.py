@@ -25,7 +25,7 @@ from engine.tiny.recipe.autoencoder import levels
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.scorer import Tower
 
-PLAN = Plan(steps=1500, rate=1e-3, batch=256, average=0.995, preview=500)
+PLAN = Plan(steps=2200, rate=1e-3, batch=256, average=0.995, preview=500)
 HIDDEN = 128
 NOISE = 0.15
 """Deviation of the noise on half of the pictures: drawn ones are less clean than composited ones."""
@@ -79,8 +79,8 @@ def ids_of(tokenizer: CLIPTokenizer, captions: Sequence[str], whole: bool = Fals
 def batch(
     tokenizer: CLIPTokenizer, painter: scenes.Painter, names: Sequence[str], chance: Random
 ) -> tuple[Tensor, Tensor]:
-    """Ids and pictures of fresh scenes."""
-    drawn = [scenes.draw(names, chance) for _ in range(PLAN.batch)]
+    """Ids and pictures of fresh scenes, in other wordings too."""
+    drawn = [scenes.draw(names, chance, freely=scenes.FREELY) for _ in range(PLAN.batch)]
     pixels = levels(np.stack([painter.paint(scene) for scene in drawn]))
     noisy = torch.rand(len(pixels), 1, 1, 1) < 0.5
     return ids_of(tokenizer, [scene.caption for scene in drawn]), pixels + noisy * NOISE * torch.randn_like(pixels)
