@@ -143,7 +143,7 @@ async def pictures(folder: Path, draw: Callable[[str, str], None]) -> None:
         app.open_project("octopus")
         waits = {
             "projects": ["octopus", "out of memory", "✓ done"],
-            "dataset": ["blue.png", "a ohwx octopus"],
+            "dataset": ["blue.png", "a ohwx octopus", "✓ no problems"],
             "train": ["this run", "4 images"],
             "monitor": ["300/300", "a squid"],
             "adapters": ["3 files", "kohya"],
