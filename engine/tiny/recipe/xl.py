@@ -21,7 +21,7 @@ from engine.tiny.recipe import denoiser
 from engine.tiny.recipe.fitting import Plan
 from engine.tiny.recipe.pair import HIDDEN
 
-PLAN = Plan(steps=2_000, rate=1e-3, batch=32, muon="unet.")
+PLAN = Plan(steps=4_000, rate=1e-3, batch=32, muon="unet.")
 TIME = 32
 """Width of the embedding of each of the six numbers of the size conditioning."""
 SHAPE: dict[str, Any] = denoiser.SHAPE | {
