@@ -100,7 +100,7 @@ class ImageSide(Vertical):
             self.query_one(Picture).show(Path(entry.path), words.facts(entry))
             self.query_one("#about-box").scroll_home(animate=False)
             self._tell_about()
-            self.run_worker(self._count_shown(), group="count", exclusive=True, exit_on_error=False)
+            self.run_worker(self._count_shown, group="count", exclusive=True, exit_on_error=False)
         self._tell_title()
 
     def recount(self) -> None:
@@ -181,7 +181,7 @@ class ImageSide(Vertical):
         self._pause = self.set_timer(PAUSE, self._measure)
 
     def _measure(self) -> None:
-        self.run_worker(self._measure_now(), group="measure", exclusive=True, exit_on_error=False)
+        self.run_worker(self._measure_now, group="measure", exclusive=True, exit_on_error=False)
 
     async def _measure_now(self) -> None:
         if self._edited is None:
