@@ -45,6 +45,8 @@ OTHERS = 64
 """Captions among which the scorer looks for the right one."""
 FOLLOWED = (KNOWN, PLACES, PAIRS, FREE)
 
+Questions = dict[str, list[Question]]
+Pictures = dict[str, list[Image.Image]]
 Reading = tuple[str, str, float | None, Callable[[Sequence[Marks]], float], str]
 
 
@@ -85,11 +87,8 @@ READINGS: tuple[Reading, ...] = (
 )
 
 
-def measure(
-    judge: Judge, asked: dict[str, list[Question]], drawn: dict[str, list[Image.Image]], scorer: Scorer | None
-) -> list[Figure]:
+def measure(judge: Judge, asked: Questions, drawn: Pictures, truths: Pictures) -> list[Figure]:
     """Every figure of the pictures that were drawn, beside that of the pictures that were asked for."""
-    truths = {exam: [judge.truth(question) for question in questions] for exam, questions in asked.items()}
     found, ideal = (
         {
             exam: [judge.mark(*pair) for pair in zip(questions, images[exam], strict=True)]
@@ -97,11 +96,16 @@ def measure(
         }
         for images in (drawn, truths)
     )
-    figures = [
+    return [
         Figure(exam, what, read(found[exam]), SHARE, meaning, read(ideal[exam]), bar)
         for exam, what, bar, read, meaning in READINGS
     ]
-    for exam in FOLLOWED if scorer else ():
+
+
+def followed(scorer: Scorer, asked: Questions, drawn: Pictures, truths: Pictures) -> list[Figure]:
+    """How well the pictures go with their captions, by the scorer."""
+    figures = []
+    for exam in FOLLOWED:
         captions = [question.prompt for question in asked[exam] if question.seed == SEEDS[0]]
         ranks, best = (retrieved(scorer, captions, images[exam][: len(captions)]) for images in (drawn, truths))
         among = f"the scorer finds the right caption first of {min(OTHERS + 1, len(captions))}"
@@ -137,7 +141,7 @@ def psnr(family: Family, images: Sequence[Image.Image]) -> float:
     return mean(20 * math.log10(255) - 10 * math.log10(max(float(error), 1e-3)) for error in errors)
 
 
-def draw(painter: Painter, asked: dict[str, list[Question]]) -> tuple[dict[str, list[Image.Image]], float]:
+def draw(painter: Painter, asked: Questions) -> tuple[Pictures, float]:
     """The pictures of all exams, and the seconds that one took."""
     drawn, started = {}, time.monotonic()
     with Progress(console=Console(stderr=True)) as progress:
@@ -160,13 +164,6 @@ def speed_and_loss(family: Family, judge: Judge, known: Sequence[Question], seco
     ]
 
 
-def shipped_scorer() -> Scorer | None:
-    """The scorer, where its weights are there."""
-    from engine.tiny.scorer import FOLDER, Scorer
-
-    return Scorer.load() if FOLDER.is_dir() else None
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--emoji", type=Path, help="folder or .tgz of the npm package emoji-datasource-twitter 16.0.0")
@@ -181,12 +178,14 @@ def main() -> int:
     """Print the table. Returns 0 if every bar held, 1 if one did not, 2 for a wrong option."""
     if any(name not in os.environ for name in ALLOCATOR):
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.tiny_base", *sys.argv[1:]], ALLOCATOR | os.environ)
+    from engine.tiny.scorer import Scorer
+
     chosen, started = arguments(), time.monotonic()
     try:
         if chosen.emoji is None:
             raise UserError(unreadable("--emoji", "nothing"))
         emoji = Emoji.read(chosen.emoji)
-        painter, scorer = Painter(chosen.base), shipped_scorer()
+        painter, scorer = Painter(chosen.base), Scorer.load()
     except UserError as error:
         print(error, file=sys.stderr)
         return protocol.REFUSED
@@ -195,7 +194,9 @@ def main() -> int:
     asked = exams(learned, first, QUICK if chosen.quick else 1.0)
     judge = Judge(Ruler(emoji), scenes.Painter(emoji), learned)
     drawn, seconds = draw(painter, asked)
-    figures = measure(judge, asked, drawn, scorer) + speed_and_loss(painter.family, judge, asked[KNOWN], seconds)
+    truths = {exam: [judge.truth(question) for question in questions] for exam, questions in asked.items()}
+    figures = measure(judge, asked, drawn, truths) + followed(scorer, asked, drawn, truths)
+    figures += speed_and_loss(painter.family, judge, asked[KNOWN], seconds)
     pictures = sum(map(len, asked.values()))
     outcome = Outcome.of(chosen.base, len(learned), figures, pictures, time.monotonic() - started)
     if chosen.json:

@@ -26,7 +26,8 @@ def judge(emoji):
 
 
 def figures(judge, asked, drawn) -> dict[tuple[str, str], Figure]:
-    return {(one.exam, one.what): one for one in tiny_base.measure(judge, asked, drawn, None)}
+    truths = {exam: [judge.truth(question) for question in questions] for exam, questions in asked.items()}
+    return {(one.exam, one.what): one for one in tiny_base.measure(judge, asked, drawn, truths)}
 
 
 def test_exams_are_always_the_same_and_spread_over_names_and_colours():

@@ -8,10 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import loratui
-from engine.tiny.scorer import FOLDER
 from loratui.cli import dataset
 
 ROOT = Path(loratui.__file__).parents[1]
@@ -44,7 +41,6 @@ def test_an_image_is_told_of_in_lines_without_anything_that_a_terminal_obeys():
     assert lines[2].startswith("  its caption: mine") and "\x1b" not in "".join(lines)
 
 
-@pytest.mark.skipif(not FOLDER.is_dir(), reason="the scorer's weights are not there")
 def test_a_folder_is_captioned_in_the_form_of_the_base(tmp_path):
     shutil.copytree(OCTOPUS, tmp_path / "images")
     (tmp_path / "images" / "white.txt").unlink()
