@@ -184,7 +184,10 @@ class Peft:
             noisy = self.scheduler.add_noise(latents, noise, timesteps)
             with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
                 prediction = self.unet(noisy.to(dtype), timesteps, **batch.conditioning()).sample
-            loss = functional.mse_loss(prediction.float(), noise.float())
+            wanted = noise
+            if self.scheduler.config.prediction_type == "v_prediction":
+                wanted = self.scheduler.get_velocity(latents, noise, timesteps)
+            loss = functional.mse_loss(prediction.float(), wanted.float())
             loss.backward()
             norm = nn.utils.clip_grad_norm_(self.parameters, CLIP)
             self.optimizer.step()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -29,7 +29,7 @@ from benchmarks.ruler import Ruler, pixels
 from benchmarks.shots import SEEDS, Painter
 from benchmarks.tiny_base_report import DECIBEL, RANK, SECONDS, SHARE, Figure, Outcome
 from benchmarks.tiny_exams import FIRST, FREE, KNOWN, PAIRS, PLACES, SIZES, Judge, Marks, Question, exams
-from engine import protocol, tiny
+from engine import protocol
 from engine.errors import UserError
 from engine.tiny import scenes
 from engine.tiny.drawings import Emoji, unreadable
@@ -45,6 +45,7 @@ OTHERS = 64
 """Captions among which the scorer looks for the right one."""
 FOLLOWED = (KNOWN, PLACES, PAIRS, FREE)
 
+One = TypeVar("One")
 Questions = dict[str, list[Question]]
 Pictures = dict[str, list[Image.Image]]
 Reading = tuple[str, str, float | None, Callable[[Sequence[Marks]], float], str]
@@ -106,14 +107,19 @@ def followed(scorer: Scorer, asked: Questions, drawn: Pictures, truths: Pictures
     """How well the pictures go with their captions, by the scorer."""
     figures = []
     for exam in FOLLOWED:
-        captions = [question.prompt for question in asked[exam] if question.seed == SEEDS[0]]
-        ranks, best = (retrieved(scorer, captions, images[exam][: len(captions)]) for images in (drawn, truths))
+        captions = [question.prompt for question in first_of(asked[exam], asked[exam])]
+        ranks, best = (retrieved(scorer, captions, first_of(asked[exam], images[exam])) for images in (drawn, truths))
         among = f"the scorer finds the right caption first of {min(OTHERS + 1, len(captions))}"
         figures += [
             Figure("prompt", exam, mean(r == 1 for r in ranks), SHARE, among, mean(r == 1 for r in best)),
             Figure("prompt", f"{exam}: mean rank", mean(ranks), RANK, "", mean(best)),
         ]
     return figures
+
+
+def first_of(questions: Sequence[Question], ones: Sequence[One]) -> list[One]:
+    """Of what belongs to questions, that of the first seed: every caption once."""
+    return [one for question, one in zip(questions, ones, strict=True) if question.seed == SEEDS[0]]
 
 
 def retrieved(scorer: Scorer, captions: Sequence[str], images: Sequence[Image.Image]) -> list[int]:
@@ -153,12 +159,11 @@ def draw(painter: Painter, asked: Questions) -> tuple[Pictures, float]:
     return drawn, (time.monotonic() - started) / sum(map(len, asked.values()))
 
 
-def speed_and_loss(family: Family, judge: Judge, known: Sequence[Question], seconds: float) -> list[Figure]:
-    """What the autoencoder loses of pictures of known captions, and what a picture costs."""
-    truths = [judge.truth(question) for question in known if question.seed == SEEDS[0]]
+def speed_and_loss(family: Family, pictures: Sequence[Image.Image], seconds: float) -> list[Figure]:
+    """What the autoencoder loses of pictures, and what drawing one costs."""
     return [
         Figure(
-            "autoencoder", "PSNR", psnr(family, truths), DECIBEL, "of those pictures, through it and back", bar=30.0
+            "autoencoder", "PSNR", psnr(family, pictures), DECIBEL, "of those pictures, through it and back", bar=30.0
         ),
         Figure("speed", "per image", seconds, SECONDS, "25 steps with guidance, in batches; its mean over all exams"),
     ]
@@ -190,13 +195,12 @@ def main() -> int:
         print(error, file=sys.stderr)
         return protocol.REFUSED
     learned = emoji.learned()
-    first = [name for name in emoji.first_known() if name not in tiny.NEAR_TWINS]
-    asked = exams(learned, first, QUICK if chosen.quick else 1.0)
+    asked = exams(learned, emoji.learned_before(), QUICK if chosen.quick else 1.0)
     judge = Judge(Ruler(emoji), scenes.Painter(emoji), learned)
     drawn, seconds = draw(painter, asked)
     truths = {exam: [judge.truth(question) for question in questions] for exam, questions in asked.items()}
     figures = measure(judge, asked, drawn, truths) + followed(scorer, asked, drawn, truths)
-    figures += speed_and_loss(painter.family, judge, asked[KNOWN], seconds)
+    figures += speed_and_loss(painter.family, first_of(asked[KNOWN], truths[KNOWN]), seconds)
     pictures = sum(map(len, asked.values()))
     outcome = Outcome.of(chosen.base, len(learned), figures, pictures, time.monotonic() - started)
     if chosen.json:

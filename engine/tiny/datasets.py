@@ -127,8 +127,7 @@ def main() -> int:
         print(made)
     if noto:
         # faces, animals and food: flags and signs have little style of their own
-        learned = [name for name in emoji.first_known() if name not in tiny.NEAR_TWINS]
-        for made in make_style(noto, learned, chosen.out / "noto"):
+        for made in make_style(noto, emoji.learned_before(), chosen.out / "noto"):
             print(made)
     return 0
 

@@ -80,6 +80,10 @@ class Emoji:
         pairs = zip(self.names, self.categories, strict=True)
         return [name for name, category in pairs if category in SHARED_FIRST and name not in tiny.UNSEEN]
 
+    def learned_before(self) -> list[str]:
+        """Those of the names of `first_known` that `tiny` still learns: all but the near-twins of unseen subjects."""
+        return [name for name in self.first_known() if name not in tiny.NEAR_TWINS]
+
     def learned(self) -> list[str]:
         """Names of the emoji that `tiny` learns, in the package's order: by category, and apart from all others."""
         hidden = {*tiny.UNSEEN, *tiny.NEAR_TWINS}

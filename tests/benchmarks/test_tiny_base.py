@@ -8,9 +8,10 @@ from rich.console import Console
 from benchmarks import tiny_base
 from benchmarks.ruler import Ruler
 from benchmarks.tiny_base_report import SHARE, Figure, Outcome
-from benchmarks.tiny_exams import FIRST, FREE, KNOWN, PAIRS, PLACES, SIZES, Judge, exams
+from benchmarks.tiny_exams import FIRST, FREE, FREE_FORMS, KNOWN, PAIRS, PLACES, SIZES, Judge, exams
 from engine import tiny
 from engine.tiny import scenes
+from engine.tiny.scorer import Scorer
 
 NAMES = ("octopus", "squid", "cat", "hot dog", "cupcake", "hammer")
 
@@ -73,6 +74,24 @@ def test_a_bar_is_missed_by_less_and_by_nothing_else(judge, asked, emoji):
     found = figures(judge, asked, drawn)
     assert {key for key, figure in found.items() if figure.missed} == {(KNOWN, "top 1"), (FIRST, "top 1")}
     assert found[KNOWN, "top 1"].ideal == 1
+
+
+def test_of_the_words_of_freer_captions_only_small_ones_were_ever_taught():
+    said, forms = ({word for form in some for word in form.split()} for some in (FREE_FORMS, scenes.FORMS))
+    taught = forms | {"one", *scenes.FILLERS}
+    assert {word.strip(",") for word in said & taught} <= {
+        "a",
+        "and",
+        "is",
+        "of",
+        "on",
+        "one",
+        "we",
+        "{name}",
+        "{colour}",
+    }
+    assert not {"wall", "wall,", "paper", "printed", "front", "behind", "look", "there", "everything"} & taught
+    assert not set(scenes.FILLERS) & set(Scorer.load().names)
 
 
 def test_the_scorer_is_asked_for_the_rank_of_the_right_caption():
